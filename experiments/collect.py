@@ -1,0 +1,222 @@
+"""Collect a data set: train online SAC and record what it did, or what it can do.
+
+Levels: `random`, uniformly random actions. `medium-replay`, everything that a SAC learner experienced on its way to
+`--steps` environment steps. `medium`, rollouts of the stochastic policy that this learner ends with. `expert`, rollouts
+of a learner after `--expert-steps`, written only if its evaluation return reaches `--threshold` (a stated return, not
+D4RL's million steps). `medium-expert`, half of each. Files follow the D4RL HDF5 schema and say in their attributes how
+they were made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments import options
+from jaxrl_suite import data
+from jaxrl_suite.algorithms import registry as algorithms
+from jaxrl_suite.algorithms import sac
+from jaxrl_suite.envs import registry as envs
+from jaxrl_suite.errors import UserError, exits_cleanly, unknown
+from jaxrl_suite.train import identity, interrupts, loop, record, rundir, session
+from jaxrl_suite.train.display import Display
+from jaxrl_suite.types import Spec
+
+LEVELS = ("random", "medium", "medium-replay", "expert", "medium-expert")
+LICENCE = "MIT"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a collection."""
+
+    env: str = "hopper"
+    """Environment: hopper, halfcheetah, walker2d."""
+    level: str = "medium-replay"
+    """What to record: random, medium, medium-replay, expert, medium-expert."""
+    seed: int = 0
+    """Seed of learner, environments and recording."""
+    steps: int = 150_000
+    """Environment steps of the medium learner (and rows of medium-replay)."""
+    expert_steps: int = 500_000
+    """Environment steps of the expert learner."""
+    threshold: float = 2_500.0
+    """Mean evaluation return that the expert learner must reach."""
+    rows: int = 100_000
+    """Rows of every level but medium-replay."""
+    hidden: tuple[int, ...] = (128, 128)
+    """Widths of SAC's hidden layers."""
+    out: Path = Path("runs")
+    """Folder for runs; the data set is written into the run's directory."""
+    fresh: bool = False
+    """Start over beside an earlier run of the same configuration."""
+    publish: bool = False
+    """Also copy the data set among those bundled with the package, and record its checksum."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between two checkpoints."""
+    list: bool = False
+    """Show the known data sets with size, returns, licence and source, and stop."""
+
+
+def catalogue() -> Table:
+    """The known data sets."""
+    table = Table("name", "environment", "rows", "episodes", "return", "MB", "licence", "source")
+    for info in data.catalogue():
+        problem = info.provenance.get("problem")
+        spread = str(problem or f"{info.return_mean:,.0f} ± {info.return_std:,.0f}")
+        size = f"{info.bytes / 1e6:.1f}"
+        table.add_row(
+            info.name, str(info.env), f"{info.rows:,}", f"{info.episodes:,}", spread, size, info.licence, info.source
+        )
+    return table
+
+
+def learner(chosen: Options, spec: Spec, steps: int, display: Display) -> Path | None:
+    """Train SAC for `steps` environment steps -> its run directory, or None when interrupted."""
+    config = dataclasses.replace(sac.PRESETS["quick"], steps=steps, hidden=chosen.hidden)
+    frozen = session.freeze("collect", algorithms.get("sac"), config, spec.name, episodes=10)
+    built = session.build(frozen)
+    seeds = (chosen.seed,)
+    group = identity.group_id(frozen, seeds, None, "host")
+    label = f"sac-{spec.name.lower()}"
+    with rundir.open_run(
+        chosen.out, "collect", label, {"config": frozen, "seeds": seeds}, group, chosen.fresh
+    ) as opened:
+        display.header({"learner": f"SAC on {spec.name}, {steps:,} steps", "run": str(opened.path)})
+        if opened.state == "finished":
+            return opened.path
+        job = loop.Job(
+            spec=spec,
+            algorithm=built.algorithm,
+            data=None,
+            seeds=seeds,
+            config=frozen,
+            host_envs=config.envs,
+            checkpoint_seconds=chosen.checkpoint_seconds,
+        )
+        outcome = loop.run(job, opened, display)
+        if not outcome.finished:
+            return None
+        opened.finish("diverged" if outcome.diverged[0] else "finished")
+        return opened.path
+
+
+def experience(run: session.Run) -> record.Arrays:
+    """Everything that a learner did, rebuilt from its recorded actions."""
+    state = run.parameters
+    actions = np.asarray(state.actions)[0, : int(state.tick[0])]
+    return record.replay(run.spec.name, run.seeds[0], actions)
+
+
+def uniform(spec: Spec, seed: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Uniformly random actions."""
+    generator = np.random.default_rng(seed)
+    return lambda obs, step: generator.uniform(-1.0, 1.0, (len(obs), spec.action_dim)).astype(np.float32)
+
+
+def arrays_of(chosen: Options, spec: Spec, display: Display) -> tuple[record.Arrays | None, dict[str, Any]]:
+    """The level's transitions and facts about the learners, or None when interrupted."""
+    if chosen.level == "random":
+        return record.rollout(spec.name, uniform(spec, chosen.seed), chosen.rows, chosen.seed), {}
+    facts: dict[str, Any] = {}
+    parts = []
+    share = chosen.rows // 2 if chosen.level == "medium-expert" else chosen.rows
+    for kind, steps in (("medium", chosen.steps), ("expert", chosen.expert_steps)):
+        if kind not in chosen.level:
+            continue
+        path = learner(chosen, spec, steps, display)
+        if path is None:
+            return None, {}
+        run = session.load(path)
+        final = float(run.evals["return_mean"].iloc[-1])
+        started = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+        facts[kind] = {"final_return": round(final, 1), "config": run.config["config"], "provenance": started}
+        if kind == "expert" and final < chosen.threshold:
+            raise UserError(
+                f"the expert's return is {final:.0f}, short of --threshold={chosen.threshold:.0f}; "
+                "raise --expert-steps, or lower the threshold and say so"
+            )
+        if chosen.level == "medium-replay":
+            return experience(run), facts
+        parts.append(record.rollout(spec.name, run.sampling_policy(), share, chosen.seed))
+    return record.concatenate(*parts), facts
+
+
+def publish(path: Path) -> Path:
+    """Copy a data set among the bundled ones and note its checksum."""
+    folder = Path(str(resources.files("jaxrl_suite"))) / "data" / "bundled"
+    target = folder / path.name
+    shutil.copyfile(path, target)
+    sums = folder / "SHA256SUMS"
+    others = (
+        [line for line in sums.read_text().splitlines() if not line.endswith(f" {path.name}")] if sums.exists() else []
+    )
+    sums.write_text("\n".join(sorted([*others, f"{identity.file_digest(target)}  {path.name}"])) + "\n")
+    return target
+
+
+@exits_cleanly
+def main() -> int:
+    """Run the collection that the command line describes."""
+    options.cache_programs()
+    chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.collect", __doc__ or "")
+    console = Console(highlight=False, soft_wrap=True)
+    if chosen.list:
+        console.print(catalogue())
+        return 0
+    if chosen.level not in LEVELS:
+        raise unknown("level", chosen.level, LEVELS)
+    options.require_positive(dataclasses.replace(chosen, seed=1))
+    spec = envs.spec(chosen.env)
+    if envs.is_pure(spec.name):
+        raise UserError(
+            f"{spec.name} is a pure environment; data sets are collected on hopper, halfcheetah or walker2d"
+        )
+    display = Display(console)
+    arrays, facts = arrays_of(chosen, spec, display)
+    if arrays is None:
+        display.note("interrupted; the same command resumes")
+        return interrupts.RESUMABLE
+    name = f"{chosen.env.partition('-')[0].lower()}-{chosen.level}-mini.hdf5"
+    path = chosen.out / "collect" / name
+    source = f"jaxrl_suite: python -m experiments.collect --env={chosen.env} --level={chosen.level}"
+    provenance = {
+        "options": json.loads(identity.canonical(dataclasses.replace(chosen, out=Path("runs")))),
+        "learners": facts,
+        "recorded": identity.provenance(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data.write(
+        path,
+        arrays,
+        env=spec.name,
+        provenance=provenance,
+        licence=LICENCE,
+        source=source,
+        level=chosen.level,
+        env_version=f"{spec.name}, envpool {version('envpool')}",
+    )
+    info = data.load(str(path))[1]
+    console.print(
+        f"{path}: {info.rows:,} rows, {info.episodes:,} episodes, "
+        f"return {info.return_mean:,.1f} ± {info.return_std:,.1f}, best {info.return_max:,.1f}, "
+        f"{info.bytes / 1e6:.1f} MB, sha256 {info.sha256}"
+    )
+    if chosen.publish:
+        console.print(f"published as {publish(path).name}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

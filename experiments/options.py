@@ -1,0 +1,171 @@
+"""Options that all experiments share, and how a command line becomes a frozen run config.
+
+`--algo` and `--preset` are read first: they choose the dataclass, and so the options, that the rest is parsed into.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import jax
+import tyro
+
+from jaxrl_suite.algorithms import registry
+from jaxrl_suite.errors import UserError, unknown
+
+PRESETS = ("smoke", "quick", "paper")
+GROUPS = ("--shared", "--config")  # fields of a command line's dataclass whose names are not part of the options
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Options that all experiments share."""
+
+    algo: str = "ravl"
+    """Algorithm: a registered name, or your own as package.module:make. Chosen first; it brings its own options."""
+    dataset: str = "hopper-medium-replay-mini"
+    """Data set: a registered name (python -m experiments.collect --list) or a path to an .hdf5 file."""
+    preset: str = "quick"
+    """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (published, an accelerator)."""
+    seeds: str = "1"
+    """How many seeds, from 0 on (8), or a range (8:16). All of them train in one program."""
+    out: Path = Path("runs")
+    """Folder for runs."""
+    fresh: bool = False
+    """Start over beside an earlier run of the same configuration, instead of resuming or returning it."""
+    model: Path | None = None
+    """A fitted world model to use instead of fitting one: an entry of the cache, <out>/models/<key>."""
+    episodes: int = 10
+    """Episodes per evaluation and seed."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between two checkpoints."""
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """`8` -> 0..7, `8:16` -> 8..15.
+
+    Raises:
+        UserError: the text is neither a positive count nor a range that goes up.
+    """
+    match = re.fullmatch(r"(?:(\d+):)?(\d+)", text)
+    first, last = (int(match[1] or 0), int(match[2])) if match else (0, 0)
+    if last <= first:
+        raise UserError(f"--seeds={text} is neither a count (8) nor a range that goes up (8:16)")
+    return tuple(range(first, last))
+
+
+def peek(arguments: Sequence[str], option: str, default: str) -> str:
+    """The value of `--option=value` or `--option value`, wherever it stands."""
+    for index, argument in enumerate(arguments):
+        if argument.startswith(f"--{option}="):
+            return argument.partition("=")[2]
+        if argument == f"--{option}" and index + 1 < len(arguments):
+            return arguments[index + 1]
+    return default
+
+
+def parse(cls: type[T], arguments: Sequence[str], default: T, prog: str, description: str) -> T:
+    """`cls` from a command line, through tyro; what tyro refuses becomes one line.
+
+    Raises:
+        UserError: an unknown option, or a value of the wrong type.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            value, rest = tyro.cli(
+                cls,
+                prog=prog,
+                description=description,
+                args=list(arguments),
+                default=default,
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{_one_line(complaint.getvalue())} (see --help)") from None
+    if rest:
+        option = next((word for word in rest if word.startswith("-")), rest[0])
+        raise unknown("option", option.partition("=")[0], _options(default), "(see --help)")
+    return value
+
+
+def _one_line(box: str) -> str:
+    """The words of tyro's framed complaint."""
+    words = re.sub(r"\x1b\[[0-9;]*m|[\u2500-\u257f]", " ", box).split()
+    text = " ".join(words).removeprefix("Parsing error ").removeprefix("Error parsing ")
+    return text.split(" For full helptext")[0].strip() or "the command line cannot be read"
+
+
+def _options(value: Any, prefix: str = "--") -> list[str]:
+    """The option names of a dataclass; nested ones as --outer.inner, but for the groups without a name."""
+    names = []
+    for item in dataclasses.fields(value):
+        inner, name = getattr(value, item.name), prefix + item.name.replace("_", "-")
+        if dataclasses.is_dataclass(inner):
+            names += _options(inner, prefix if name in GROUPS else f"{name}.")
+        else:
+            names.append(name)
+    return names
+
+
+def require_positive(config: Any, prefix: str = "--") -> None:
+    """Refuse sizes below one anywhere in a config: whole numbers, and the entries of tuples of whole numbers.
+
+    Raises:
+        UserError: naming the option.
+    """
+    for item in dataclasses.fields(config):
+        value, option = getattr(config, item.name), prefix + item.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            require_positive(value, f"{option}.")
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(n, int) and not isinstance(n, bool) and n < 1 for n in numbers):
+            raise UserError(f"{option}={value} must be at least 1; give a positive whole number")
+        if any(isinstance(n, float) and (n < 0 or n != n) for n in numbers) and "log_var" not in item.name:
+            raise UserError(f"{option}={value} must not be negative; give a number of at least 0")
+
+
+def offline(arguments: Sequence[str], prog: str, description: str) -> tuple[Shared, registry.Entry, Any]:
+    """Shared options, the algorithm and its config, from a command line."""
+    entry = registry.get(peek(arguments, "algo", Shared.algo))
+    preset = peek(arguments, "preset", Shared.preset)
+    if preset not in entry.presets:
+        raise unknown("preset", preset, entry.presets)
+    start = entry.presets[preset]
+    kind = dataclasses.make_dataclass(
+        "Options",
+        [
+            (name, Annotated[kind, tyro.conf.arg(name="")])
+            for name, kind in (("shared", Shared), ("config", type(start)))
+        ],
+        frozen=True,
+    )
+    default = kind(Shared(algo=entry.name, preset=preset), start)
+    options: Any = parse(kind, arguments, default, prog, description)
+    require_positive(options.shared)
+    require_positive(options.config)
+    return options.shared, entry, options.config
+
+
+def arguments() -> list[str]:
+    """The words after the command's name."""
+    return sys.argv[1:]
+
+
+def cache_programs() -> None:
+    """Keep compiled programs in the user's cache folder: a second run, and every resumed one, starts at once."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxrl_suite" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -1,0 +1,1 @@
+"""Algorithms: one file per paper, over shared parts."""

@@ -1,0 +1,200 @@
+"""The maximum-entropy actor-critic that SAC, RAVL and their relatives share.
+
+Haarnoja et al. 2018 (SAC, arXiv 1812.05905) with N critics: every critic regresses on one target that uses the least
+of the N target critics. N = 2 is SAC; more critics and a diversity weight make EDAC's critic (An et al. 2021).
+One update is: temperature, actor, critics, target critics, in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from jaxrl_suite import distributions, nets
+from jaxrl_suite.types import Array, Key, Metrics, Spec, Transition, Tree
+from jaxrl_suite.values import ensemble, heads
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig:
+    """Shapes: what a population must share."""
+
+    critics: int = 10
+    """Number of critics N."""
+    hidden: tuple[int, ...] = (256, 256, 256)
+    """Widths of the hidden layers of actor and critics."""
+    batch: int = 256
+    """Transitions per gradient update."""
+    head: str = "mse"
+    """Value head of the critics."""
+    anneal: int = 0
+    """Updates over which the actor's step size falls to zero along a cosine; 0 for a constant one."""
+
+
+@struct.dataclass
+class Hypers:
+    """Traced scalars: a population sweeps them without recompiling."""
+
+    gamma: Any = 0.99
+    tau: Any = 0.005
+    actor_lr: Any = 3e-4
+    critic_lr: Any = 3e-4
+    alpha_lr: Any = 3e-4
+    diversity: Any = 0.0  # weight eta of EDAC's term
+
+
+class State(NamedTuple):
+    """Everything that learns."""
+
+    actor: Tree
+    critic: Tree  # leaves [critics, ...]
+    target_critic: Tree
+    log_alpha: Array
+    actor_opt: Tree
+    critic_opt: Tree
+    alpha_opt: Tree
+    support: Tree
+    hypers: Hypers
+
+
+class ActorCritic(NamedTuple):
+    """The pure functions of an actor-critic of one shape."""
+
+    init: Callable[[Key, Hypers, Any], State]  # (key, hypers, returns for the head's support)
+    update: Callable[[State, Transition, Key], tuple[State, Metrics]]
+    policy: Callable[[State, Array, Key], Array]  # a sampled action [batch, action_dim]
+    act: Callable[[State, Tree, Array, Key], tuple[Array, Tree]]  # the deterministic action
+    q_values: Callable[[State, Array, Array], Array]  # every critic's estimate [critics, batch]
+
+
+ADAM = optax.scale_by_adam()
+
+
+def networks(spec: Spec, config: ActorCriticConfig, size: int) -> tuple[nets.Network, nets.Network]:
+    """The Gaussian policy and the N critics, initialised as in RAVL's code (fan-out bounds in the critics)."""
+    narrow, wide, bias = nets.symmetric_uniform(1e-3), nets.symmetric_uniform(3e-3), nets.constant(0.1)
+    dims = {"mean": spec.action_dim, "log_std": spec.action_dim}
+    actor = nets.mlp(spec.obs_dim, config.hidden, dims, bias_init=bias, head_init=narrow, head_bias_init=narrow)
+    critic = nets.mlp(
+        spec.obs_dim + spec.action_dim,
+        config.hidden,
+        {"value": size},
+        kernel_init=nets.fan_out_uniform(),
+        bias_init=bias,
+        head_init=wide,
+        head_bias_init=wide,
+    )
+    return actor, nets.ensemble(critic, config.critics)
+
+
+def adam_step(grads: Tree, opt: Tree, params: Tree, lr: Array) -> tuple[Tree, Tree]:
+    """One Adam step of a traced size `lr` -> (params, optimiser state)."""
+    direction, opt = ADAM.update(grads, opt)
+    return jax.tree.map(lambda p, d: p - lr * d, params, direction), opt
+
+
+def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> ActorCritic:
+    """An actor-critic for `spec`. `diverse` adds `hypers.diversity` times EDAC's term to the critics' loss."""
+    head = heads.make(config.head)
+    actor, critic = networks(spec, config, head.size)
+    schedule = optax.cosine_decay_schedule(1.0, config.anneal) if config.anneal else lambda count: 1.0
+
+    def pi(weights: Tree, obs: Array) -> distributions.TanhNormal:
+        out = actor.apply(weights, obs)
+        return distributions.tanh_normal(out["mean"], out["log_std"])
+
+    def logits(weights: Tree, obs: Array, action: Array) -> Array:
+        """`[critics, batch, size]` of `action` `[batch, action_dim]` or, apart, `[critics, batch, action_dim]`."""
+        lead = (config.critics, *obs.shape[:-1])
+        obs, action = (jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in (obs, action))
+        return critic.apply(weights, jnp.concatenate([obs, action], axis=-1))["value"]
+
+    def q_values(weights: Tree, support: Tree, obs: Array, action: Array) -> Array:
+        return head.decode(logits(weights, obs, action), support)
+
+    def init(key: Key, hypers: Hypers, returns: Any) -> State:
+        actor_key, critic_key = jax.random.split(key)
+        actor_weights, critic_weights = actor.init(actor_key), critic.init(critic_key)
+        log_alpha = jnp.zeros(())
+        return State(
+            actor=actor_weights,
+            critic=critic_weights,
+            target_critic=critic_weights,
+            log_alpha=log_alpha,
+            actor_opt=ADAM.init(actor_weights),
+            critic_opt=ADAM.init(critic_weights),
+            alpha_opt=ADAM.init(log_alpha),
+            support=head.support(returns),
+            hypers=jax.tree.map(jnp.float32, hypers),
+        )
+
+    def alpha_loss(log_alpha: Array, log_prob: Array) -> Array:
+        """SAC equation 18 with log alpha in place of alpha; the target entropy is -|A|."""
+        return -log_alpha * jnp.mean(log_prob - spec.action_dim)
+
+    def actor_loss(weights: Tree, state: State, obs: Array, key: Key) -> tuple[Array, Metrics]:
+        """SAC equation 7 with the least of all N critics."""
+        action, log_prob = distributions.sample_and_log_prob(pi(weights, obs), key)
+        values = q_values(state.critic, state.support, obs, action)
+        loss = jnp.mean(jnp.exp(state.log_alpha) * log_prob - jnp.min(values, axis=0))
+        disagreement = jnp.mean(jnp.mean(values, axis=0) - jnp.min(values, axis=0))
+        return loss, {"entropy": -jnp.mean(log_prob), "q_mean": jnp.mean(values), "q_disagreement": disagreement}
+
+    def target(state: State, batch: Transition, key: Key) -> Any:
+        """SAC equation 3: y = r + gamma d (min_j Q_j(s', a') - alpha log pi(a' | s')), the same for every critic."""
+        action, log_prob = distributions.sample_and_log_prob(pi(state.actor, batch.next_obs), key)
+        next_logits = logits(state.target_critic, batch.next_obs, action)
+        worst = ensemble.pessimistic(head, next_logits, state.support)
+        shift = -jnp.exp(state.log_alpha) * log_prob
+        return head.target(batch.reward, state.hypers.gamma * batch.discount, worst, shift, state.support)
+
+    def critic_loss(weights: Tree, state: State, batch: Transition, goal: Any) -> tuple[Array, Metrics]:
+        """Sum over critics of the mean loss, plus eta times EDAC's diversity term."""
+        bellman = jnp.sum(jnp.mean(head.loss(logits(weights, batch.obs, batch.action), goal, state.support), axis=-1))
+        if not diverse:
+            return bellman, {"bellman": bellman / config.critics}
+        values = lambda action: q_values(weights, state.support, batch.obs, action)  # noqa: E731
+        similarity = ensemble.diversity(ensemble.action_gradients(values, batch.action, config.critics))
+        loss = bellman + state.hypers.diversity * similarity
+        return loss, {"bellman": bellman / config.critics, "similarity": similarity}
+
+    def update(state: State, batch: Transition, key: Key) -> tuple[State, Metrics]:
+        hypers = state.hypers
+        alpha_key, actor_key, target_key = jax.random.split(key, 3)
+
+        _, log_prob = distributions.sample_and_log_prob(pi(state.actor, batch.obs), alpha_key)
+        grads = jax.grad(alpha_loss)(state.log_alpha, log_prob)
+        log_alpha, alpha_opt = adam_step(grads, state.alpha_opt, state.log_alpha, hypers.alpha_lr)
+        state = state._replace(log_alpha=log_alpha, alpha_opt=alpha_opt)
+
+        grads, actor_metrics = jax.grad(actor_loss, has_aux=True)(state.actor, state, batch.obs, actor_key)
+        actor_lr = hypers.actor_lr * schedule(state.actor_opt.count)
+        weights, actor_opt = adam_step(grads, state.actor_opt, state.actor, actor_lr)
+        state = state._replace(actor=weights, actor_opt=actor_opt)
+
+        goal = target(state, batch, target_key)
+        grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.critic, state, batch, goal)
+        weights, critic_opt = adam_step(grads, state.critic_opt, state.critic, hypers.critic_lr)
+        target_critic = optax.incremental_update(weights, state.target_critic, hypers.tau)
+        state = state._replace(critic=weights, critic_opt=critic_opt, target_critic=target_critic)
+        return state, {"alpha": jnp.exp(log_alpha), **actor_metrics, **critic_metrics}
+
+    def policy(state: State, obs: Array, key: Key) -> Array:
+        return distributions.sample_and_log_prob(pi(state.actor, obs), key)[0]
+
+    def act(state: State, carry: Tree, obs: Array, key: Key) -> tuple[Array, Tree]:
+        return distributions.mode(pi(state.actor, obs)), carry
+
+    return ActorCritic(
+        init=init,
+        update=update,
+        policy=policy,
+        act=act,
+        q_values=lambda state, obs, action: q_values(state.critic, state.support, obs, action),
+    )

@@ -1,0 +1,187 @@
+"""The shared Dyna actor-critic: fit a world model to the data, then train on short rollouts that branch from it.
+
+The skeleton of MBPO (Janner et al. 2019, arXiv 1906.08253) made offline, as MOPO, COMBO, RAVL and their relatives use
+it: every period, policy and model imagine `horizon` steps from states of the data set into a ring buffer; then the
+actor-critic takes its updates on batches that mix a share of real rows with imagined ones.
+
+The last step of a rollout is stored with discount 1, as if the episode went on. States that only ever occur there are
+bootstrapped from but never updated: the edge of reach (Sims et al. 2024, arXiv 2402.12527).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_suite import buffer
+from jaxrl_suite.algorithms.actor_critic import ActorCritic, ActorCriticConfig, Hypers
+from jaxrl_suite.algorithms.actor_critic import State as AgentState
+from jaxrl_suite.errors import UserError
+from jaxrl_suite.models import ensemble, fit, imagine
+from jaxrl_suite.types import (
+    Algorithm,
+    Array,
+    Dataset,
+    Key,
+    Metrics,
+    Params,
+    Phase,
+    Spec,
+    Transition,
+    Tree,
+    WorldModel,
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every Dyna-style offline algorithm sets."""
+
+    updates: int = 3_000_000
+    """Gradient updates of actor and critics."""
+    period: int = 1_000
+    """Updates between two refreshes of the imagined data."""
+    rollouts: int = 50_000
+    """Imagined rollouts per refresh."""
+    horizon: int = 5
+    """Steps k of an imagined rollout."""
+    retain: int = 5
+    """Refreshes that the ring buffer of imagined data holds."""
+    real_ratio: float = 0.05
+    """Share of real transitions in a batch."""
+    batch: int = 256
+    """Transitions per gradient update."""
+    critics: int = 2
+    """Number of critics N."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of actor and critics."""
+    head: str = "mse"
+    """Value head of the critics."""
+    gamma: float = 0.99
+    """Discount per step."""
+    tau: float = 0.005
+    """Share of the critics in each update of the target critics."""
+    actor_lr: float = 3e-4
+    """Adam's step size for the actor."""
+    critic_lr: float = 3e-4
+    """Adam's step size for the critics."""
+    alpha_lr: float = 3e-4
+    """Adam's step size for the temperature."""
+    anneal: bool = False
+    """Let the actor's step size fall to zero along a cosine over the run."""
+    evaluations: int = 3_000
+    """Evaluations of the policy, evenly spaced."""
+    dynamics: ensemble.EnsembleConfig = field(default_factory=ensemble.EnsembleConfig)
+    """The world model."""
+    fit: fit.FitConfig = field(default_factory=fit.FitConfig)
+    """How the world model is fitted."""
+
+    def actor_critic(self) -> ActorCriticConfig:
+        """The part that shapes the actor-critic."""
+        anneal = self.updates if self.anneal else 0
+        return ActorCriticConfig(self.critics, self.hidden, self.batch, self.head, anneal)
+
+    def hypers(self, diversity: float = 0.0) -> Hypers:
+        """The part that a population may vary."""
+        return Hypers(self.gamma, self.tau, self.actor_lr, self.critic_lr, self.alpha_lr, diversity)
+
+
+class State(NamedTuple):
+    """The learner, the fitted model, and what the model has imagined."""
+
+    agent: AgentState
+    model: Params
+    imagined: buffer.Buffer
+    key: Key
+
+
+def make(
+    spec: Spec,
+    config: Config,
+    ac: ActorCritic,
+    hypers: Hypers,
+    transform: Callable[[WorldModel], WorldModel] | None = None,
+) -> Algorithm:
+    """Model fit, then Dyna training of `ac` in the model, changed by `transform` (a penalty, say).
+
+    Raises:
+        UserError: sizes that do not fit each other.
+    """
+    period, ticks = _schedule(config)
+    base, model_fit = fit.make(spec, config.dynamics, config.fit)
+    model = transform(base) if transform else base
+    real = int(config.real_ratio * config.batch)
+
+    def init(key: Key, hypers: Hypers, data: Dataset, previous: Params) -> State:
+        agent_key, key = jax.random.split(key)
+        row = jax.tree.map(lambda leaf: leaf[0], data.transitions)
+        capacity = config.rollouts * config.horizon * config.retain
+        return State(ac.init(agent_key, hypers, data.mc_return), previous, buffer.empty(row, capacity), key)
+
+    def dream(state: State, data: Dataset, key: Key) -> buffer.Buffer:
+        """Branch `rollouts` rollouts of `horizon` steps from states of the data, and insert them."""
+        start_key, rollout_key = jax.random.split(key)
+        rows = buffer.take(data, jax.random.randint(start_key, (config.rollouts,), 0, len(data.episode)))
+        rollout, valid = imagine.imagine(
+            model,
+            state.model,
+            lambda obs, key: ac.policy(state.agent, obs, key),
+            model.start(state.model, rows),
+            rows.transitions.obs,
+            config.horizon,
+            rollout_key,
+        )
+        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rollout)
+        return buffer.insert(state.imagined, flat, valid.reshape(-1))
+
+    def mixed_batch(imagined: buffer.Buffer, data: Dataset, key: Key) -> Transition:
+        real_key, imagined_key = jax.random.split(key)
+        rows = jax.random.randint(real_key, (real,), 0, len(data.episode))
+        parts = buffer.take(data.transitions, rows), buffer.sample(imagined, imagined_key, config.batch - real)
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *parts)
+
+    def update(state: State, data: Dataset) -> tuple[State, Metrics]:
+        key, dream_key, learn_key = jax.random.split(state.key, 3)
+        imagined = dream(state, data, dream_key)
+
+        def learn(agent: AgentState, key: Key) -> tuple[AgentState, Metrics]:
+            batch_key, update_key = jax.random.split(key)
+            return ac.update(agent, mixed_batch(imagined, data, batch_key), update_key)
+
+        agent, metrics = jax.lax.scan(learn, state.agent, jax.random.split(learn_key, period))
+        metrics = jax.tree.map(jnp.mean, metrics)
+        return State(agent, state.model, imagined, key), {**metrics, "imagined_rows": imagined.size.astype(jnp.float32)}
+
+    def q_value(state: State, obs: Array, action: Array) -> Array:
+        return jnp.min(ac.q_values(state.agent, obs, action), axis=0)
+
+    def act(state: State, carry: Tree, obs: Array, key: Key) -> tuple[Array, Tree]:
+        return ac.act(state.agent, carry, obs, key)
+
+    agent = Phase(
+        name="agent",
+        ticks=ticks,
+        updates_per_tick=period,
+        chunk=1,
+        init=init,
+        update=update,
+        evaluate_every=max(1, ticks // config.evaluations),
+    )
+    return Algorithm(phases=(model_fit, agent), hypers=hypers, act=act, q_value=q_value)
+
+
+def _schedule(config: Config) -> tuple[int, int]:
+    """Updates per period and number of periods."""
+    period = min(config.period, config.updates)
+    if config.updates % period:
+        raise UserError(
+            f"--updates={config.updates} is not a multiple of --period={config.period}; "
+            f"choose --updates={config.updates - config.updates % period}, say"
+        )
+    if not 0.0 <= config.real_ratio <= 1.0:
+        raise UserError(f"--real-ratio={config.real_ratio} is a share of the batch: give a number from 0 to 1")
+    return period, config.updates // period

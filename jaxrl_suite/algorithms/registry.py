@@ -1,0 +1,55 @@
+"""Algorithms by name, and a user's own by `package.module:make`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jaxrl_suite.algorithms import bc, ravl, sac
+from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.types import Algorithm, Spec
+
+
+class Entry(NamedTuple):
+    """An algorithm: its presets by name, all of one Config class, and its factory."""
+
+    name: str
+    presets: Mapping[str, Any]
+    make: Callable[[Spec, Any], Algorithm]
+    online: bool = False  # learns by acting, not from a data set
+
+
+ALGORITHMS = {
+    "bc": Entry("bc", bc.PRESETS, bc.make),
+    "ravl": Entry("ravl", ravl.PRESETS, ravl.make),
+    "sac": Entry("sac", sac.PRESETS, sac.make, online=True),
+}
+
+
+def get(name: str) -> Entry:
+    """The entry of that name; `package.module:make` imports a user's own.
+
+    The module must define `Config`, a frozen dataclass, beside `make(spec, config) -> Algorithm`; it may define
+    `PRESETS`, a dict from preset names to Configs.
+
+    Raises:
+        UserError: no such algorithm, or the module does not hold what it should.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    if ":" not in name:
+        raise unknown("algorithm", name, ALGORITHMS, "(or your own, as package.module:make)")
+    module_name, _, factory = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"cannot import {module_name!r} for --algo={name}: {error}") from error
+    if not callable(getattr(module, factory, None)):
+        raise UserError(f"{module_name} has no function {factory!r}; expected {factory}(spec, config) -> Algorithm")
+    config = getattr(module, "Config", None)
+    if not (isinstance(config, type) and dataclasses.is_dataclass(config)):
+        raise UserError(f"{module_name} has no dataclass Config beside {factory}; expected a frozen dataclass")
+    presets = getattr(module, "PRESETS", None) or {preset: config() for preset in ("smoke", "quick", "paper")}
+    return Entry(name, presets, getattr(module, factory))

@@ -1,0 +1,47 @@
+"""A ring buffer as a PyTree: jit, vmap, shard and checkpoint it like any other state."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_suite.types import Array, Key, Tree
+
+
+class Buffer(NamedTuple):
+    """The newest `capacity` rows that were inserted."""
+
+    data: Tree  # leaves [capacity, ...]
+    size: Array  # int32, rows that hold data
+    head: Array  # int32, where the next row goes
+
+
+def empty(example: Tree, capacity: int) -> Buffer:
+    """A buffer for rows like `example` (leaves without the row axis)."""
+    data = jax.tree.map(lambda leaf: jnp.zeros((capacity, *jnp.shape(leaf)), jnp.result_type(leaf)), example)
+    return Buffer(data, jnp.int32(0), jnp.int32(0))
+
+
+def insert(buffer: Buffer, batch: Tree, valid: Array) -> Buffer:
+    """Append the rows of `batch` (leaves `[n, ...]`, n <= capacity) where `valid` `[n]`; the oldest rows give way."""
+    capacity = jax.tree.leaves(buffer.data)[0].shape[0]
+    if valid.shape[0] > capacity:
+        raise ValueError(f"insert of {valid.shape[0]} rows into a buffer of {capacity}")
+    order = jnp.cumsum(valid) - 1
+    # Invalid rows are sent past the end, where a scatter drops them.
+    slot = jnp.where(valid, (buffer.head + order) % capacity, capacity)
+    data = jax.tree.map(lambda old, new: old.at[slot].set(new, mode="drop"), buffer.data, batch)
+    count = jnp.sum(valid, dtype=jnp.int32)
+    return Buffer(data, jnp.minimum(buffer.size + count, capacity), (buffer.head + count) % capacity)
+
+
+def take(data: Tree, index: Array) -> Tree:
+    """The rows at `index` of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[index], data)
+
+
+def sample(buffer: Buffer, key: Key, n: int) -> Tree:
+    """`n` rows drawn uniformly with replacement (leaves `[n, ...]`). The buffer must not be empty."""
+    return take(buffer.data, jax.random.randint(key, (n,), 0, jnp.maximum(buffer.size, 1)))

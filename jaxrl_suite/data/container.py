@@ -1,0 +1,107 @@
+"""The HDF5 container: nothing but the file itself is ever opened, and broken bytes end in one clear line.
+
+Foreign files are not trusted: links, external and virtual storage (which make HDF5 open other files), object types and
+sizes that the file cannot hold are refused. Files are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from jaxrl_suite.data.columns import OPTIONAL, REQUIRED, require
+from jaxrl_suite.errors import UserError
+
+# gzip cannot shrink further than about 1 to 1032: a file that declares more is empty space meant to fill the memory
+_LARGEST_RATIO = 1100
+_DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)  # what h5py raises on broken bytes
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of the file's bytes."""
+    if not path.exists():
+        raise UserError(f"{path}: no such file; check the path, or give the name of a data set")
+    if not path.is_file():
+        raise UserError(f"{path}: not a file, expected an HDF5 file")
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}), expected an HDF5 file") from error
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(known arrays, text attributes); every way in which a file can be broken ends in a UserError."""
+    if not h5py.is_hdf5(path):
+        raise UserError(f"{path}: not an HDF5 file, expected a data set in the D4RL layout")
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            attributes = {key: _text(file.attrs[key]) for key in file.attrs}
+            require(str(path), file.keys())
+            found = {key: _open(file, key, path) for key in (*REQUIRED, *OPTIONAL)}
+            return {key: dset[()] for key, dset in found.items() if dset is not None}, attributes
+    except _DAMAGED as error:
+        raise UserError(f"{path}: truncated or damaged ({_line(error)}); copy or download it again") from error
+
+
+def _open(file: h5py.File, key: str, path: Path) -> h5py.Dataset | None:
+    """The data set at `key`, or None. Whatever would make HDF5 open another file is refused before it is followed."""
+    node: Any = file
+    for part in key.split("/"):
+        link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise UserError(f"{path}: {key} is a link ({type(link).__name__}), expected the data in this file itself")
+        node = node[part]
+    if not isinstance(node, h5py.Dataset):
+        raise UserError(f"{path}: {key} is a group, expected an array")
+    if node.is_virtual or node.external:
+        raise UserError(f"{path}: {key} keeps its data in another file, expected the data in this file itself")
+    if node.dtype.kind not in "fiub":
+        raise UserError(f"{path}: {key} holds {node.dtype}, expected numbers")
+    if node.shape is None or not node.size:
+        raise UserError(f"{path}: {key} is empty, expected at least one row")
+    if node.nbytes > _LARGEST_RATIO * path.stat().st_size:
+        raise UserError(f"{path}: {key} declares shape {node.shape}, more than a file of this size can hold")
+    return node
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value) if isinstance(value, str) else ""
+
+
+def store(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, str]) -> None:
+    """Write the arrays and text attributes to a file beside `path`, then move it there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, "w") as file:
+            _fill(file, arrays, attributes)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({_line(error)})") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _fill(file: h5py.File, arrays: dict[str, np.ndarray], attributes: dict[str, str]) -> None:
+    for key, value in attributes.items():
+        file.attrs[key] = value
+    for key, x in arrays.items():
+        chunks = (min(len(x), 16384), *x.shape[1:])  # whole rows
+        options = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "track_times": False}
+        file.create_dataset(key, data=x, chunks=chunks, **options)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

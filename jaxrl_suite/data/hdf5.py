@@ -1,0 +1,217 @@
+"""HDF5 files in the D4RL layout: read without trusting them, written atomically and always with the same bytes.
+
+The layout (github.com/Farama-Foundation/D4RL): flat `observations, actions, rewards, terminals, timeouts`, optional
+`next_observations`, `infos/qpos`, `infos/qvel`. Inside an episode next_observations repeats observations, so our own
+files keep only `episode_end_next_observations` [episodes, obs_dim], in order. Attributes of our files: `schema`,
+`env`, `env_version`, `level`, `licence`, `source`, `provenance` (JSON), `sim_state`.
+
+`sim_state = "from_observations"`: the simulator's state is read off the observation, qpos = [0, obs[:nq-1]] and
+qvel = obs[nq-1:]. That is exact up to the translation along x (which no reward or observation depends on) and to
+float32. Hopper and Walker2d clip velocities in the observation to +-10: rows with such a velocity get NaN qvel.
+
+A reader's own remarks (rows dropped, ends inferred) are added to the provenance under the key `reader`, if any.
+In files that are not ours an episode also ends where next_observations[i] differs from observations[i+1], because
+D4RL's replay sets do not mark every time-out (D4RL#162); `timeouts` of our own files are complete.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrl_suite import types
+from jaxrl_suite.data.columns import END_NEXT, OPTIONAL, REQUIRED, Columns, check, require
+from jaxrl_suite.data.container import read, sha256_of, store
+from jaxrl_suite.data.episodes import assemble
+from jaxrl_suite.errors import UserError, unknown
+
+NOT_STATED = "not stated"
+SCHEMA = "jaxrl_suite/1"
+FROM_OBSERVATIONS = "from_observations"
+
+
+class _Task(NamedTuple):
+    env: str
+    nq: int
+    nv: int
+    velocity_limit: float  # the observation clips velocities to +- this
+
+
+_TASKS = {
+    "hopper": _Task("Hopper-v4", 6, 6, 10.0),
+    "halfcheetah": _Task("HalfCheetah-v4", 9, 9, np.inf),
+    "walker2d": _Task("Walker2d-v4", 9, 9, 10.0),
+}
+
+
+class DatasetInfo(NamedTuple):
+    """What is known about a data set; rows and episodes as loaded, returns of the completed episodes in the file."""
+
+    name: str
+    env: str | None
+    rows: int
+    episodes: int
+    return_mean: float
+    return_std: float
+    return_max: float
+    sha256: str  # of the file's bytes
+    bytes: int
+    licence: str
+    source: str
+    provenance: dict[str, Any]
+    path: str
+
+
+def load_file(
+    path: str | Path,
+    name: str | None = None,
+    parity: str | None = None,
+    gamma: float = 0.99,
+    expected_sha256: str | None = None,
+) -> tuple[types.Dataset, DatasetInfo]:
+    """Read a data file. `parity="d4rl"` repeats what d4rl.qlearning_dataset returned, its faults included."""
+    if parity not in (None, "d4rl"):
+        raise unknown("parity", parity, ["d4rl"])
+    if not 0.0 <= gamma <= 1.0:
+        raise UserError(f"gamma is {gamma}, expected a number from 0 to 1")
+    path = Path(path).expanduser()
+    where = str(path)
+    sha256 = sha256_of(path)
+    if expected_sha256 is not None and sha256 != expected_sha256:
+        raise UserError(
+            f"{where}: the file is damaged (sha256 {sha256[:12]}..., expected {expected_sha256[:12]}...); reinstall"
+        )
+
+    raw, attributes = read(path)
+    _check_schema(where, attributes.get("schema", ""))
+    columns = check(where, raw)
+    env = attributes.get("env") or _guess_env(path)
+    ours = attributes.get("schema", "").startswith("jaxrl_suite/")
+    sim_state = _sim_state(columns, env, attributes.get("sim_state") == FROM_OBSERVATIONS, where)
+    infer = columns.timeouts is None or not ours
+    dataset, returns, notes = assemble(columns, sim_state, gamma, parity, infer, where)
+    info = DatasetInfo(
+        name=name or path.stem,
+        env=env,
+        rows=len(dataset.episode),
+        episodes=int(dataset.episode[-1]) + 1,
+        return_mean=float(returns.mean()),
+        return_std=float(returns.std()),
+        return_max=float(returns.max()),
+        sha256=sha256,
+        bytes=path.stat().st_size,
+        licence=attributes.get("licence") or NOT_STATED,
+        source=attributes.get("source") or NOT_STATED,
+        provenance=_provenance(attributes.get("provenance", "")) | ({"reader": notes} if notes else {}),
+        path=where,
+    )
+    return dataset, info
+
+
+def write(
+    path: str | Path,
+    arrays: Mapping[str, np.ndarray],
+    env: str,
+    provenance: dict[str, Any],
+    licence: str,
+    source: str,
+    *,
+    level: str = "",
+    env_version: str = "",
+) -> str:
+    """Write rows [N, ...] with their full `next_observations` and return the file's sha256.
+
+    The successors are stored in the compact form if that rebuilds them exactly, else in full. The file appears whole
+    or not at all; its bytes depend on the content alone (and on the versions of HDF5 and zlib).
+    """
+    path = Path(path)
+    where = str(path)
+    strange = sorted(set(arrays) - {*REQUIRED, *OPTIONAL} | set(arrays) & {END_NEXT})
+    if strange:
+        raise UserError(f"{where}: cannot write {', '.join(strange)}; expected {', '.join(_writable())}")
+    require(where, arrays, (*REQUIRED, "timeouts", "next_observations"))
+    columns = check(where, {key: np.asarray(value) for key, value in arrays.items()})
+    attributes = {
+        "schema": SCHEMA,
+        "env": env,
+        "env_version": env_version,
+        "level": level,
+        "licence": licence,
+        "source": source,
+        "provenance": json.dumps(provenance, sort_keys=True),
+    }
+    task = _task(env)
+    if task is not None and columns.observations.shape[1] == task.nq - 1 + task.nv:
+        attributes["sim_state"] = FROM_OBSERVATIONS
+    store(path, _stored(columns), attributes)
+    return sha256_of(path)
+
+
+def _writable() -> list[str]:
+    return [key for key in (*REQUIRED, *OPTIONAL) if key != END_NEXT]
+
+
+def _stored(columns: Columns) -> dict[str, np.ndarray]:
+    """The arrays that go into our file: the successors in the compact form wherever it says the same."""
+    assert columns.next_observations is not None and columns.timeouts is not None
+    ends = columns.terminals | columns.timeouts
+    ends[-1] = True
+    inside = np.flatnonzero(~ends)
+    compact = np.array_equal(columns.next_observations[inside], columns.observations[inside + 1])
+    successors = (
+        {END_NEXT: columns.next_observations[ends]} if compact else {"next_observations": columns.next_observations}
+    )
+    infos = {"infos/qpos": columns.qpos, "infos/qvel": columns.qvel}
+    return {
+        "observations": columns.observations,
+        "actions": columns.actions,
+        "rewards": columns.rewards,
+        "terminals": columns.terminals,
+        "timeouts": columns.timeouts,
+        **successors,
+        **{key: value for key, value in infos.items() if value is not None},
+    }
+
+
+def _check_schema(where: str, schema: str) -> None:
+    if schema.startswith("jaxrl_suite/") and schema != SCHEMA:
+        raise UserError(f"{where}: has schema {schema}, this version reads {SCHEMA}; upgrade jaxrl_suite")
+
+
+def _provenance(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _task(name: str | None) -> _Task | None:
+    """The MuJoCo task that the first word of an environment's or file's name stands for."""
+    return _TASKS.get(re.split(r"[^a-z0-9]", (name or "").lower())[0])
+
+
+def _guess_env(path: Path) -> str | None:
+    task = _task(path.name)
+    return task.env if task else None
+
+
+def _sim_state(columns: Columns, env: str | None, stated: bool, where: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """(qpos [rows, nq], qvel [rows, nv]) as stored, else from the observations if the file says so, else None."""
+    if columns.qpos is not None and columns.qvel is not None:
+        return columns.qpos, columns.qvel
+    task = _task(env)
+    if not stated or task is None:
+        return None
+    obs = columns.observations
+    if obs.shape[1] != task.nq - 1 + task.nv:
+        raise UserError(f"{where}: observations has {obs.shape[1]} columns, {env} has {task.nq - 1 + task.nv}")
+    qpos = np.concatenate([np.zeros_like(obs[:, :1]), obs[:, : task.nq - 1]], axis=1)
+    qvel = obs[:, task.nq - 1 :].copy()
+    qvel[(np.abs(qvel) >= task.velocity_limit).any(axis=1)] = np.nan
+    return qpos, qvel

@@ -1,0 +1,67 @@
+"""Environments by name: MuJoCo tasks on the host (`envs.pool`), pure environments and probes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from jaxrl_suite.envs import pendulum, probes, termination
+from jaxrl_suite.envs.scores import REFERENCES
+from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.types import Array, Env, Spec
+
+
+def _short(name: str) -> str:
+    """The name in lower case and without its version."""
+    return re.sub(r"-v\d+$", "", name.lower())
+
+
+def _mujoco(name: str, obs_dim: int, action_dim: int, is_terminal: Callable[[Array], Array]) -> Spec:
+    return Spec(name, obs_dim, action_dim, 1000, is_terminal, *REFERENCES[_short(name)])
+
+
+_HOST = (
+    _mujoco("Hopper-v4", 11, 3, termination.hopper),
+    _mujoco("HalfCheetah-v4", 17, 6, termination.halfcheetah),
+    _mujoco("Walker2d-v4", 17, 6, termination.walker2d),
+)
+_PURE = {env.spec.name: env for env in (pendulum.make(), *(probe.env for probe in probes.PROBES.values()))}
+_SPECS = {spec.name: spec for spec in (*_HOST, *(env.spec for env in _PURE.values()))}
+_CANONICAL = {alias: name for name in _SPECS for alias in (name.lower(), _short(name))}
+
+
+def names() -> tuple[str, ...]:
+    """Canonical names of all environments."""
+    return tuple(_SPECS)
+
+
+def spec(name: str) -> Spec:
+    """The Spec of an environment; the name in any case, with or without its version ("hopper", "Hopper-v4").
+
+    Raises:
+        UserError: no such environment.
+    """
+    canonical = _CANONICAL.get(name.lower())
+    if canonical is None:
+        raise unknown("environment", name, _SPECS)
+    return _SPECS[canonical]
+
+
+def is_pure(name: str) -> bool:
+    """Whether `make` can build it; the others run on the host, in `envs.pool`."""
+    return spec(name).name in _PURE
+
+
+def make(name: str) -> Env:
+    """The pure environment of that name.
+
+    Raises:
+        UserError: no such environment, or it runs on the host.
+    """
+    canonical = spec(name).name
+    if canonical not in _PURE:
+        raise UserError(
+            f"{canonical} is no pure environment; expected one of {', '.join(_PURE)}; "
+            "step it on the host with jaxrl_suite.envs.pool.Pool"
+        )
+    return _PURE[canonical]

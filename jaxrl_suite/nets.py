@@ -1,0 +1,119 @@
+"""Networks as pure functions. The only file that imports flax.linen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxrl_suite.types import Array, Key, Tree
+
+Initializer = Callable[..., Array]
+
+
+class Network(NamedTuple):
+    """A network: weights are a PyTree, outputs are named."""
+
+    init: Callable[[Key], Tree]  # key -> weights
+    apply: Callable[[Tree, Array], dict[str, Array]]  # (weights, x [..., in_dim]) -> {head: [..., size]}
+
+
+def symmetric_uniform(bound: float) -> Initializer:
+    """Initialiser U(-bound, bound)."""
+
+    def init(key: Key, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def fan_in_uniform(scale: float = 1.0) -> Initializer:
+    """Initialiser U(-b, b) with b = scale / sqrt(fan_in), PyTorch's default for linear layers."""
+
+    def init(key: Key, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+        bound = scale / jnp.sqrt(shape[0])
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def fan_out_uniform() -> Initializer:
+    """Initialiser U(-b, b) with b = 1 / sqrt(fan_out): what PyTorch's default does to weights stored as (in, out)."""
+
+    def init(key: Key, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+        bound = 1.0 / jnp.sqrt(shape[1])
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def constant(value: float) -> Initializer:
+    """Initialiser that fills with `value`."""
+    return nn.initializers.constant(value)
+
+
+def half_truncated_normal() -> Initializer:
+    """Initialiser of the PETS/MBPO dynamics networks: normal with std 1 / (2 sqrt(fan_in)), cut at two std."""
+
+    def init(key: Key, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+        return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) / (2.0 * jnp.sqrt(shape[0]))
+
+    return init
+
+
+class _MLP(nn.Module):
+    hidden: tuple[int, ...]
+    heads: tuple[tuple[str, int], ...]
+    activation: Callable[[Array], Array]
+    kernel_init: Initializer
+    bias_init: Initializer
+    head_init: Initializer
+    head_bias_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: Array) -> dict[str, Array]:
+        for index, width in enumerate(self.hidden):
+            layer = nn.Dense(width, kernel_init=self.kernel_init, bias_init=self.bias_init, name=f"hidden_{index}")
+            x = self.activation(layer(x))
+        return {
+            name: nn.Dense(size, kernel_init=self.head_init, bias_init=self.head_bias_init, name=name)(x)
+            for name, size in self.heads
+        }
+
+
+def mlp(
+    in_dim: int,
+    hidden: tuple[int, ...],
+    heads: Mapping[str, int],
+    activation: Callable[[Array], Array] = nn.relu,
+    kernel_init: Initializer | None = None,
+    bias_init: Initializer = nn.initializers.zeros,
+    head_init: Initializer | None = None,
+    head_bias_init: Initializer | None = None,
+) -> Network:
+    """A multi-layer perceptron whose last hidden layer feeds one linear layer per named head."""
+    kernel_init = kernel_init or fan_in_uniform()
+    module = _MLP(
+        hidden=tuple(hidden),
+        heads=tuple(heads.items()),
+        activation=activation,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+        head_init=head_init or kernel_init,
+        head_bias_init=head_bias_init or bias_init,
+    )
+    return Network(
+        init=lambda key: module.init(key, jnp.zeros((1, in_dim)))["params"],
+        apply=lambda weights, x: module.apply({"params": weights}, x),  # type: ignore[arg-type, return-value]
+    )
+
+
+def ensemble(network: Network, members: int) -> Network:
+    """Independent copies of a network; weights and inputs carry a leading axis `[members]`."""
+    return Network(
+        init=lambda key: jax.vmap(network.init)(jax.random.split(key, members)),
+        apply=jax.vmap(network.apply),
+    )

@@ -1,0 +1,1 @@
+"""Training: the loop, populations, evaluation, checkpoints, run directories."""

@@ -1,0 +1,329 @@
+"""The one training loop: phases one after another, chunk by chunk, each chunk one XLA program.
+
+Between chunks the loop writes metrics, evaluates, and saves the complete state when it is time. A run that was stopped
+at any moment continues from its last checkpoint and ends with the same numbers as an undisturbed one: logs are cut back
+to where they stood at that checkpoint, environments on the host are rebuilt by replaying their actions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_suite.envs import scores
+from jaxrl_suite.errors import UserError
+from jaxrl_suite.train import checkpoint, identity
+from jaxrl_suite.train.compose import Chunk, Population, chunk, population
+from jaxrl_suite.train.display import Display
+from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
+from jaxrl_suite.train.host import Host
+from jaxrl_suite.train.interrupts import Interrupts
+from jaxrl_suite.train.rundir import Log, RunDir
+from jaxrl_suite.types import Algorithm, Metrics, Phase, Spec, Tree
+
+EVAL_COLUMNS = (
+    "seed",
+    "update",
+    "episodes",
+    "return_mean",
+    "return_std",
+    "length_mean",
+    "score",
+    "q_start",
+    "mc_start",
+)
+# The sources that a fitted world model depends on, for the cache's key.
+MODEL_SOURCES = ("models", "nets.py", "types.py")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained."""
+
+    spec: Spec
+    algorithm: Algorithm
+    data: Any  # Dataset on the device; None for online algorithms
+    seeds: tuple[int, ...]
+    config: dict  # the frozen run config: everything that the result depends on, but the seeds
+    gamma: float = 0.99  # of the true returns that Q-value estimates are compared with
+    episodes: int = 10  # per evaluation and seed
+    host_envs: int = 0  # environments on the host per seed
+    checkpoint_seconds: float = 60.0
+    cache: Path | None = None  # folder of fitted world models
+    cache_key: str = ""  # data and everything else that a cached phase depends on
+    model: Path | None = None  # an entry of such a folder, to be used instead of fitting
+
+
+class Outcome(NamedTuple):
+    """What a run leaves behind."""
+
+    finished: bool  # False: interrupted, and resumable
+    result: Tree  # the last phase's result, leaves [population, ...]
+    diverged: np.ndarray  # [population] bool
+    seconds: float  # training and evaluation, over all sittings
+    traces: dict[str, int]  # compiled programs per phase
+
+
+@dataclass
+class _Books:
+    """The open files of a run."""
+
+    metrics: Log
+    evals: Log
+    seconds_before: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def extra(self, **more: Any) -> dict:
+        """What a checkpoint says besides the state: where the logs stand."""
+        self.metrics.sync()
+        self.evals.sync()
+        return {
+            "metrics": self.metrics.offset(),
+            "evals": self.evals.offset(),
+            "seconds": self.seconds(),
+            **more,
+        }
+
+    def rewind(self, extra: dict) -> None:
+        self.metrics.truncate(extra["metrics"])
+        self.evals.truncate(extra["evals"])
+        self.seconds_before = extra["seconds"]
+
+
+def config_hash(config: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    """What a checkpoint must carry to belong to a run."""
+    return identity.digest(identity.canonical(dict(config)), list(seeds))
+
+
+def arguments(algorithm: Algorithm, seeds: Sequence[int], data: Any, index: int, previous: Tree) -> tuple:
+    """What a population phase's `init` is given: a key and hyper-parameters per seed, data, the previous result."""
+    keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), index) for seed in seeds])
+    hypers = jax.tree.map(lambda x: jnp.full(len(seeds), x, jnp.float32), algorithm.hypers)
+    return keys, hypers, data, previous
+
+
+def template(algorithm: Algorithm, seeds: Sequence[int], data: Any, last: int) -> Population:
+    """Shapes of a phase's state, found through the results of the phases before it. Computes nothing."""
+    previous: Tree = None
+    for index in range(last + 1):
+        phase = population(algorithm.phases[index])
+        state = jax.eval_shape(phase.init, *arguments(algorithm, seeds, data, index, previous))
+        previous = jax.eval_shape(phase.result, state)
+    return state
+
+
+def run(job: Job, directory: RunDir, display: Display) -> Outcome:
+    """Train `job` to its end, or until a signal asks to stop, in its run directory."""
+    books = _Books(Log.jsonl(directory.path / "metrics.jsonl"), Log.csv(directory.path / "eval.csv", EVAL_COLUMNS))
+    with Interrupts() as interrupts, _host(job) as host:
+        return _Run(job, directory, display, books, interrupts, host).all_phases()
+
+
+@contextlib.contextmanager
+def _host(job: Job) -> Iterator[Host | None]:
+    if not any(phase.request for phase in job.algorithm.phases):
+        yield None
+        return
+    host = Host(job.spec.name, job.seeds, job.host_envs)
+    try:
+        yield host
+    finally:
+        host.close()
+
+
+class _Run:
+    """One sitting of a run."""
+
+    def __init__(
+        self, job: Job, directory: RunDir, display: Display, books: _Books, interrupts: Interrupts, host: Host | None
+    ) -> None:
+        self.job, self.directory, self.display = job, directory, display
+        self.books, self.interrupts, self.host = books, interrupts, host
+        self.traces: dict[str, int] = {}
+        self.programs: dict[str, tuple[Any, Any]] = {}
+        self.evaluator: Evaluator = make_evaluator(job.spec, job.algorithm, job.gamma, job.episodes)
+        self.config_hash = config_hash(job.config, job.seeds)
+
+    # --- Phases ---
+    def all_phases(self) -> Outcome:
+        phases = [population(phase) for phase in self.job.algorithm.phases]
+        first, state, ticks = self._resume(phases)
+        result: Tree = None
+        diverged = np.zeros(len(self.job.seeds), bool)
+        for index, phase in enumerate(phases[first:], start=first):
+            if state is None and (cached := self._cached(phase, index, result)) is not None:
+                result = cached
+                continue
+            if state is None:
+                state, ticks = jax.jit(phase.init)(*self._arguments(index, result)), 0
+            state = self._one_phase(index, phase, state, ticks)
+            if state is None:
+                return Outcome(False, None, diverged, self.books.seconds(), self.traces)
+            diverged = diverged | np.asarray(state.diverged)
+            result = jax.jit(phase.result)(state)
+            self._store(phase, result)
+            state = None
+        return Outcome(True, result, diverged, self.books.seconds(), self.traces)
+
+    def _one_phase(self, index: int, phase: Phase, state: Population, ticks: int) -> Population | None:
+        """Run a phase from `ticks` on; None when interrupted (the state is saved)."""
+        program = chunk(phase)
+        self.display.phase(phase.name, phase.ticks * phase.updates_per_tick, ticks * phase.updates_per_tick)
+        saved = time.monotonic()
+        while ticks < phase.ticks:
+            state, metrics = self._chunk(phase, program, state)
+            ticks += phase.chunk
+            self._log_metrics(phase, ticks, metrics, state.diverged)
+            every = phase.evaluate_every * phase.chunk
+            if every and (ticks % every == 0 or ticks == phase.ticks):
+                self._evaluate(state, ticks * phase.updates_per_tick, ticks // phase.chunk)
+            done = ticks == phase.ticks
+            if done or self.interrupts.requested or time.monotonic() - saved > self.job.checkpoint_seconds:
+                extra = self.books.extra(phase=index, ticks=ticks)
+                checkpoint.save(self._folder(index, phase), ticks, state, {**extra, "config_hash": self.config_hash})
+                saved = time.monotonic()
+            if self.interrupts.requested and not (done and index == len(self.job.algorithm.phases) - 1):
+                return None
+        self.traces[phase.name] = len(program.traces)
+        self.display.phase_done()
+        return state
+
+    def _chunk(self, phase: Phase, program: Chunk, state: Population) -> tuple[Population, Metrics]:
+        if phase.request is None:
+            return program.run(state, self.job.data)
+        return self._host_chunk(phase, state)
+
+    def _host_chunk(self, phase: Phase, state: Population) -> tuple[Population, Metrics]:
+        """A chunk on host environments: ask for actions, step, learn."""
+        assert self.host is not None
+        request, update = self._host_programs(phase)
+        records = []
+        for _ in range(phase.chunk):
+            state, action = request(state)
+            timestep = self.host.step(np.asarray(action))
+            state, metrics = update(state, (action, jax.tree.map(jnp.asarray, timestep)))
+            records.append(metrics)
+        return state, {name: np.mean([record[name] for record in records], axis=0) for name in records[0]}
+
+    def _host_programs(self, phase: Phase) -> tuple[Any, Any]:
+        """The two compiled halves of a tick, compiled once per phase."""
+        assert phase.request is not None
+        if phase.name not in self.programs:
+            self.programs[phase.name] = (
+                jax.jit(phase.request, donate_argnums=0),
+                jax.jit(phase.update, donate_argnums=0),
+            )
+        return self.programs[phase.name]
+
+    def _arguments(self, index: int, previous: Tree) -> tuple:
+        data = self.job.data if self.host is None else jnp.asarray(self.host.first_obs)
+        return arguments(self.job.algorithm, self.job.seeds, data, index, previous)
+
+    def _template(self, index: int) -> Population:
+        data = self.job.data if self.host is None else jnp.asarray(self.host.first_obs)
+        return template(self.job.algorithm, self.job.seeds, data, index)
+
+    # --- Records ---
+    def _log_metrics(self, phase: Phase, ticks: int, metrics: Metrics, diverged: Any) -> None:
+        values = {name: np.asarray(value) for name, value in metrics.items()}
+        flags = np.asarray(diverged)
+        for row, seed in enumerate(self.job.seeds):
+            record = {"phase": phase.name, "update": ticks * phase.updates_per_tick, "seed": seed}
+            numbers = {name: _number(value[row]) for name, value in values.items()}
+            self.books.metrics.append({**record, **numbers, "diverged": bool(flags[row])})
+        headline = {name: float(np.mean(value)) for name, value in values.items()}
+        self.display.progress(ticks * phase.updates_per_tick, headline)
+
+    def _evaluate(self, state: Population, update: int, index: int) -> None:
+        episodes = self.evaluator(state.members, self.job.seeds, index)
+        for row, seed in enumerate(self.job.seeds):
+            self.books.evals.append({"seed": seed, "update": update, **_eval_row(self.job.spec, episodes, row)})
+        self.display.evaluation(update, episodes.returns.mean(axis=1))
+
+    # --- Checkpoints and cache ---
+    def _folder(self, index: int, phase: Phase) -> Path:
+        return self.directory.path / "checkpoints" / f"{index}-{phase.name}"
+
+    def _resume(self, phases: Sequence[Phase]) -> tuple[int, Population | None, int]:
+        """The phase to go on with, its state (None: not begun) and the ticks done. Cuts the logs back."""
+        for index in reversed(range(len(phases))):
+            folder = self._folder(index, phases[index])
+            if not checkpoint.exists(folder):
+                continue
+            loaded = checkpoint.load_latest(folder, self._template(index), self.config_hash)
+            if loaded is None:
+                continue
+            for note in loaded.notes:
+                self.display.note(note)
+            self.books.rewind(loaded.extra)
+            self._replay(phases[index], loaded.tree)
+            return index, loaded.tree, loaded.extra["ticks"]
+        self.books.rewind({"metrics": 0, "evals": 0, "seconds": 0.0})
+        return 0, None, 0
+
+    def _replay(self, phase: Phase, state: Population) -> None:
+        if phase.actions is None or self.host is None:
+            return
+        log, count = phase.actions(state)
+        self.host.replay(np.asarray(log)[:, : int(count)])
+
+    def _cache_key(self, phase: Phase) -> str:
+        devices = [device.device_kind for device in jax.devices()]
+        source = identity.code_version(*MODEL_SOURCES)
+        return identity.digest(phase.cache, self.job.cache_key, list(self.job.seeds), devices, source)
+
+    def _cached(self, phase: Phase, index: int, previous: Tree) -> Tree:
+        """The phase's result from the model that the user gave or from the cache; None where there is neither."""
+        if not phase.cache or (self.job.cache is None and self.job.model is None):
+            return None
+        state = jax.eval_shape(phase.init, *self._arguments(index, previous))
+        shapes = jax.eval_shape(phase.result, state)
+        if self.job.model is not None:
+            result = checkpoint.cached(self.job.model.parent, self.job.model.name, shapes, self.display.note)
+            if result is None:
+                raise UserError(
+                    f"--model={self.job.model} holds no fitted model of this run's shapes and number of seeds"
+                )
+            self.display.note(f"{phase.name}: taken from {self.job.model}")
+            return result
+        assert self.job.cache is not None
+        key = self._cache_key(phase)
+        result = checkpoint.cached(self.job.cache, key, shapes, self.display.note)
+        if result is not None:
+            self.display.note(f"{phase.name}: fitted before; taken from {self.job.cache / key}")
+        return result
+
+    def _store(self, phase: Phase, result: Tree) -> None:
+        if phase.cache and self.job.cache is not None:
+            checkpoint.store(self.job.cache, self._cache_key(phase), result, self.display.note)
+
+
+def _number(value: Any) -> float | None:
+    """A JSON number; None for what JSON cannot hold."""
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def _eval_row(spec: Spec, episodes: Episodes, row: int) -> dict:
+    returns = episodes.returns[row]
+    return {
+        "episodes": len(returns),
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std(ddof=1)) if len(returns) > 1 else float("nan"),
+        "length_mean": float(episodes.lengths[row].mean()),
+        "score": float(scores.normalised_score(spec, returns.mean())),
+        "q_start": float(episodes.q_start[row].mean()),
+        "mc_start": float(episodes.discounted[row].mean()),
+    }

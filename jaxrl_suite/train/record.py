@@ -1,0 +1,73 @@
+"""Turning interaction into data sets: replay what a learner did, or roll a policy out, and keep every transition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from jaxrl_suite.envs.pool import Pool
+from jaxrl_suite.train.host import Host, env_seed
+from jaxrl_suite.types import Timestep
+
+Arrays = dict[str, np.ndarray]
+Policy = Callable[[np.ndarray, int], np.ndarray]  # (obs [envs, obs_dim], step) -> action [envs, action_dim]
+
+
+def _rows(obs: np.ndarray, actions: np.ndarray, timesteps: Sequence[Timestep]) -> Arrays:
+    """Arrays in the D4RL schema, environment after environment, from `obs` and `actions` `[ticks, envs, ...]`.
+
+    Reset steps are left out. Where an environment's last episode is cut by the end of the recording, its last row is
+    flagged as timed out: every episode in the file has an end.
+    """
+    stacked = Timestep(*(np.stack(leaf) for leaf in zip(*timesteps, strict=True)))
+    parts = []
+    for env in range(obs.shape[1]):
+        keep = np.flatnonzero(stacked.valid[:, env])
+        timeouts = stacked.truncated[keep, env].copy()
+        timeouts[-1] |= not stacked.terminated[keep[-1], env]
+        parts.append(
+            {
+                "observations": obs[keep, env],
+                "actions": actions[keep, env],
+                "rewards": stacked.reward[keep, env],
+                "terminals": stacked.terminated[keep, env],
+                "timeouts": timeouts,
+                "next_observations": stacked.obs[keep, env],
+            }
+        )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def replay(name: str, seed: int, actions: np.ndarray) -> Arrays:
+    """The experience of one learner on host environments, rebuilt from its actions `[ticks, envs, action_dim]`."""
+    host = Host(name, [seed], actions.shape[1])
+    obs, timesteps = [host.first_obs[0]], []
+    for action in actions:
+        timestep = host.step(action[None])
+        timesteps.append(Timestep(*(leaf[0] for leaf in timestep)))
+        obs.append(timesteps[-1].obs)
+    host.close()
+    return _rows(np.stack(obs[:-1]), actions, timesteps)
+
+
+def rollout(name: str, policy: Policy, rows: int, seed: int, envs: int = 10) -> Arrays:
+    """At least `rows` transitions of a policy; episodes under way when they are reached are cut there."""
+    pool = Pool(name, [env_seed(seed, 2, i) for i in range(envs)])
+    obs, count = [pool.reset()], 0
+    actions: list[np.ndarray] = []
+    timesteps: list[Timestep] = []
+    while count < rows:
+        action = policy(obs[-1], len(actions))
+        timestep = pool.step(action)
+        actions.append(action)
+        timesteps.append(timestep)
+        obs.append(timestep.obs)
+        count += int(timestep.valid.sum())
+    pool.close()
+    return _rows(np.stack(obs[:-1]), np.stack(actions), timesteps)
+
+
+def concatenate(*parts: Arrays) -> Arrays:
+    """Data sets one after another: every part ends with the end of an episode."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,1 @@
+"""Value functions: heads, ensembles of critics and their regularisers."""

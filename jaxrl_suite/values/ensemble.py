@@ -1,0 +1,44 @@
+"""Ensembles of critics: how members are combined, and what keeps them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_suite.types import Array, Tree, ValueHead
+
+
+def pessimistic(head: ValueHead, logits: Array, support: Tree) -> Array:
+    """For every row, the outputs `[batch, size]` of the member with the least value, from `[members, batch, size]`."""
+    values = head.decode(logits, support)
+    lowest = jnp.argmin(values, axis=0)
+    return jnp.take_along_axis(logits, lowest[None, :, None], axis=0)[0]
+
+
+def action_gradients(q: Callable[[Array], Array], action: Array, members: int) -> Array:
+    """Gradient of every member's value by its action, `[members, batch, action_dim]`, in one backward pass.
+
+    `q` maps actions `[members, batch, action_dim]` to values `[members, batch]`. A value depends on its own action
+    alone, so the gradient of the sum holds all the gradients wanted: no per-sample Jacobian.
+    """
+    actions = jnp.broadcast_to(action, (members, *action.shape))
+    return jax.grad(lambda a: jnp.sum(q(a)))(actions)
+
+
+def diversity(gradients: Array) -> Array:
+    """EDAC's penalty on the similarity of the members' action gradients `[members, batch, action_dim]` -> scalar.
+
+    The batch mean of sum_{i != j} <g_i, g_j> / (N - 1) with g_i of unit length (An et al. 2021). The double
+    sum is |sum_i g_i|^2 - sum_i |g_i|^2, which costs N rather than N^2 products.
+    """
+    members = gradients.shape[0]
+    if members < 2:
+        return jnp.zeros(())
+    # The square root is kept off zero, where its gradient is not finite.
+    norm = jnp.sqrt(jnp.sum(jnp.square(gradients), axis=-1, keepdims=True) + 1e-20)
+    unit = gradients / (norm + 1e-10)
+    together = jnp.sum(jnp.square(jnp.sum(unit, axis=0)), axis=-1)
+    alone = jnp.sum(jnp.square(unit), axis=(0, -1))
+    return jnp.mean(together - alone) / (members - 1)

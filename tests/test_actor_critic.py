@@ -1,0 +1,99 @@
+"""The actor-critic's update: its pieces against their definitions, and as a whole against a stored result."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_suite.algorithms import actor_critic as ac
+from jaxrl_suite.types import Spec, Transition
+
+GOLDEN = Path(__file__).parent / "golden" / "actor_critic.json"
+SPEC = Spec("made-up", 3, 2, 10, lambda obs: obs[..., 0] > 1e9)
+CONFIG = ac.ActorCriticConfig(critics=3, hidden=(16, 16), batch=8)
+HYPERS = ac.Hypers(gamma=0.9, tau=0.1, diversity=0.5, actor_lr=1e-2, critic_lr=1e-2, alpha_lr=1e-2)
+
+
+def batch(seed=0):
+    keys = jax.random.split(jax.random.key(seed), 4)
+    return Transition(
+        jax.random.normal(keys[0], (8, 3)),
+        jnp.tanh(jax.random.normal(keys[1], (8, 2))),
+        jax.random.normal(keys[2], (8,)),
+        jnp.array([1.0, 0.0] * 4),
+        jax.random.normal(keys[3], (8, 3)),
+    )
+
+
+@pytest.fixture(scope="module")
+def learner():
+    parts = ac.make(SPEC, CONFIG, diverse=True)
+    return parts, jax.jit(parts.init)(jax.random.key(0), HYPERS, None), jax.jit(parts.update)
+
+
+def norms(state):
+    """Sum and norm of every learnt array, by its path."""
+    learnt = {"actor": state.actor, "critic": state.critic, "target": state.target_critic, "alpha": state.log_alpha}
+    leaves = jax.tree_util.tree_leaves_with_path(learnt)
+    return {jax.tree_util.keystr(p): [float(jnp.sum(x)), float(jnp.sqrt(jnp.sum(x**2)))] for p, x in leaves}
+
+
+def test_three_updates_equal_the_golden_tree(learner):
+    """Rewrite the file with `python tests/test_actor_critic.py` when the mathematics is meant to change."""
+    _, state, update = learner
+    for step in range(3):
+        state, _ = update(state, batch(step), jax.random.key(step))
+    golden = json.loads(GOLDEN.read_text())
+    found = norms(state)
+    assert found.keys() == golden.keys()
+    for path, expected in golden.items():
+        np.testing.assert_allclose(found[path], expected, rtol=1e-3, atol=1e-4, err_msg=path)
+
+
+def test_the_target_critics_move_by_tau(learner):
+    _, state, update = learner
+    after, _ = update(state, batch(), jax.random.key(0))
+    for old, online, new in zip(
+        *(jax.tree.leaves(tree) for tree in (state.target_critic, after.critic, after.target_critic)), strict=True
+    ):
+        np.testing.assert_allclose(new, 0.9 * old + 0.1 * online, rtol=1e-5, atol=1e-7)
+
+
+def test_temperature_rises_where_entropy_is_below_its_target_and_falls_above():
+    """The gradient of the temperature loss has the sign of (entropy - target): Adam's first step is lr by sign."""
+    parts = ac.make(SPEC, CONFIG)
+    init, update = jax.jit(parts.init), jax.jit(parts.update)
+    state = init(jax.random.key(0), HYPERS, None)
+    fresh, metrics = update(state, batch(), jax.random.key(0))
+    assert metrics["entropy"] > -SPEC.action_dim
+    assert fresh.log_alpha < 0
+    certain = jax.tree_util.tree_map_with_path(
+        lambda path, x: (
+            x - 20.0 if "log_std" in jax.tree_util.keystr(path) and "bias" in jax.tree_util.keystr(path) else x
+        ),
+        state.actor,
+    )
+    narrowed, metrics = update(state._replace(actor=certain), batch(), jax.random.key(0))
+    assert metrics["entropy"] < -SPEC.action_dim
+    assert narrowed.log_alpha > 0
+
+
+def test_eta_zero_equals_no_diversity(learner):
+    parts, _, update = learner
+    plain = ac.make(SPEC, CONFIG)
+    state = jax.jit(parts.init)(jax.random.key(1), HYPERS.replace(diversity=0.0), None)
+    with_term, _ = update(state, batch(), jax.random.key(1))
+    without, _ = jax.jit(plain.update)(state, batch(), jax.random.key(1))
+    for a, b in zip(jax.tree.leaves(with_term.critic), jax.tree.leaves(without.critic), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+if __name__ == "__main__":
+    parts = ac.make(SPEC, CONFIG, diverse=True)
+    state, step_ = jax.jit(parts.init)(jax.random.key(0), HYPERS, None), jax.jit(parts.update)
+    for i in range(3):
+        state, _ = step_(state, batch(i), jax.random.key(i))
+    GOLDEN.write_text(json.dumps(norms(state), indent=1) + "\n")

@@ -1,0 +1,290 @@
+"""The commands as a user meets them: one table from a small run, and one clear line for every kind of bad input."""
+
+import json
+import shutil
+import sys
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+import jaxrl_suite as jrs
+from experiments import collect, evaluate, offline_mbrl, options
+from jaxrl_suite import data
+from jaxrl_suite.errors import UserError
+from jaxrl_suite.train import rundir
+
+ROWS = 400
+
+
+def hopper_arrays(rows=ROWS, seed=0):
+    """Made-up Hopper transitions in episodes of 50 rows."""
+    generator = np.random.default_rng(seed)
+    obs = generator.normal(0, 0.1, (rows + 1, 11)).astype(np.float32)
+    obs[:, 0] += 1.2
+    ends = (np.arange(1, rows + 1) % 50) == 0
+    next_obs = obs[1:].copy()
+    return {
+        "observations": obs[:-1],
+        "actions": generator.uniform(-1, 1, (rows, 3)).astype(np.float32),
+        "rewards": generator.normal(1, 0.1, rows).astype(np.float32),
+        "terminals": ends,
+        "timeouts": np.zeros(rows, bool),
+        "next_observations": next_obs,
+    }
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "hopper-made-up.hdf5"
+    data.write(path, hopper_arrays(), env="Hopper-v4", provenance={"test": 1}, licence="MIT", source="a test")
+    return path
+
+
+def run(monkeypatch, capsys, main, *words):
+    """Call a command as the shell would -> exit code, output, errors."""
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code, *capsys.readouterr()
+
+
+BC = ("--algo=bc", "--preset=smoke", "--episodes=2", "--seeds=2", "--checkpoint-seconds=0")
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tmp_path_factory):
+    """A finished BC run of two seeds -> its output folder and run directory."""
+    out = tmp_path_factory.mktemp("out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["command", *BC, f"--dataset={dataset}", f"--out={out}"])
+        with pytest.raises(SystemExit) as stop:
+            offline_mbrl.main()
+    assert stop.value.code == 0
+    (path,) = (p for p in (out / "offline_mbrl").iterdir() if p.is_dir())
+    return out, path
+
+
+def test_a_run_leaves_rows_logs_provenance_and_a_figure(finished):
+    out, path = finished
+    rows = pd.read_csv(out / "offline_mbrl" / "summary.csv")
+    assert list(rows["seed"]) == [0, 1]
+    required = "experiment algo dataset preset seed updates return_last score_last score_best status run_id group_id"
+    provenance = "schema_version wall_seconds git_commit host resumed"
+    assert not set((required + " " + provenance).split()) - set(rows.columns)
+    assert rows["run_id"].nunique() == 2
+    assert rows["group_id"].nunique() == 1
+    assert (rows["status"] == "finished").all()
+    low, high = -20.272305, 3234.3
+    np.testing.assert_allclose(rows["score_last"], 100 * (rows["return_last"] - low) / (high - low), rtol=1e-9)
+    evals = pd.read_csv(path / "eval.csv")
+    assert (evals.groupby("seed")["return_mean"].max().to_numpy() == rows["return_best"].to_numpy()).all()
+    records = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert {record["seed"] for record in records} == {0, 1}
+    assert {"git_commit", "host", "versions", "command"} <= set(json.loads((path / "provenance.json").read_text()))
+    assert (path / "curves.png").stat().st_size > 10_000
+
+
+def test_load_gives_config_parameters_and_a_policy(finished):
+    _, path = finished
+    loaded = jrs.load(path)
+    assert loaded.config["algo"] == "bc"
+    assert loaded.seeds == (0, 1)
+    obs = np.zeros((5, 11), np.float32)
+    actions = [np.asarray(loaded.policy(seed)(obs)) for seed in loaded.seeds]
+    assert actions[0].shape == (5, 3)
+    assert np.abs(actions[0]).max() <= 1
+    assert not np.allclose(*actions)
+
+
+def test_evaluate_command_shows_a_row_per_seed(finished, monkeypatch, capsys):
+    code, output, _ = run(monkeypatch, capsys, evaluate.main, finished[1], "--episodes=2")
+    assert code == 0
+    assert "2 episodes of each of 2 seeds" in output
+
+
+def test_a_users_own_algorithm(dataset, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_algorithm.py").write_text(
+        "from jaxrl_suite.algorithms.bc import Config, make as base\n"
+        "PRESETS = {'smoke': Config(updates=20, evaluations=1, hidden=(8,))}\n"
+        "def build(spec, config):\n    return base(spec, config)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ("--algo=my_algorithm:build", "--preset=smoke", "--episodes=1", f"--dataset={dataset}", f"--out={tmp_path}")
+    code, output, errors = run(monkeypatch, capsys, offline_mbrl.main, *words)
+    assert code == 0, errors
+    assert "my_algorithm:build" in output
+
+
+# --- Bad input ---
+def refused(monkeypatch, capsys, main, *words):
+    """The one line of a refusal."""
+    code, _, errors = run(monkeypatch, capsys, main, *words)
+    assert code == 2
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert "Traceback" not in errors
+    return errors
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--algo=ravel"], "did you mean ravl"),
+        (["--algo=no_such_module:make"], "cannot import"),
+        (["--algo=json:make"], "no function 'make'"),
+        (["--algo=sac"], "learns online"),
+        (["--dataset=hoper-medium-replay-mini"], "did you mean hopper-medium-replay-mini"),
+        (["--dataset=nowhere/file.hdf5"], "file.hdf5"),
+        (["--preset=quik"], "did you mean quick"),
+        (["--updats=3"], "did you mean --updates"),
+        (["--updates=many"], "--updates"),
+        (["--updates=0"], "--updates=0 must be at least 1"),
+        (["--critics=-2"], "must be at least 1"),
+        (["--dynamics.members=0"], "--dynamics.members=0 must be at least 1"),
+        (["--episodes=0"], "--episodes=0"),
+        (["--seeds=0"], "neither a count"),
+        (["--seeds=5:2"], "neither a count"),
+        (["--seeds=x"], "neither a count"),
+        (["--updates=301"], "not a multiple"),
+        (["--real-ratio=2"], "share of the batch"),
+        (["--head=hlgauss"], "unknown value head"),
+        (["stray"], "unknown option 'stray'"),
+    ],
+)
+def test_bad_options(monkeypatch, capsys, tmp_path, dataset, words, expected):
+    given = [word.partition("=")[0] for word in words]
+    defaults = [f"--out={tmp_path / 'out'}"] + ([] if "--dataset" in given else [f"--dataset={dataset}"])
+    assert expected in refused(monkeypatch, capsys, offline_mbrl.main, *defaults, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def damaged(path, kind):
+    """A bad version of a data set at `path`."""
+    arrays = hopper_arrays(60)
+    if kind == "another environment":
+        arrays["observations"] = np.zeros((60, 17), np.float32)
+        arrays["next_observations"] = np.zeros((60, 17), np.float32)
+    if kind == "NaN":
+        arrays["rewards"][7] = np.nan
+    if kind == "lengths":
+        arrays["actions"] = arrays["actions"][:-1]
+    if kind == "key":
+        del arrays["rewards"]
+    with h5py.File(path, "w") as file:
+        file.attrs["env"] = "Hopper-v4"
+        for name, values in arrays.items():
+            file[name] = values
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:3000])
+    if kind == "no HDF5":
+        path.write_text("hello")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("another environment", "another environment"),
+        ("NaN", "NaN"),
+        ("lengths", "59"),
+        ("key", "rewards"),
+        ("truncated", "hdf5"),
+        ("no HDF5", "HDF5"),
+    ],
+)
+def test_bad_data(monkeypatch, capsys, tmp_path, kind, expected):
+    path = tmp_path / "bad.hdf5"
+    damaged(path, kind)
+    before = path.read_bytes()
+    line = refused(monkeypatch, capsys, offline_mbrl.main, *BC, f"--dataset={path}", f"--out={tmp_path / 'out'}")
+    assert expected in line
+    assert path.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_is_a_file(monkeypatch, capsys, tmp_path, dataset):
+    blocked = tmp_path / "file"
+    blocked.write_text("mine")
+    line = refused(monkeypatch, capsys, offline_mbrl.main, *BC, f"--dataset={dataset}", f"--out={blocked}")
+    assert "file" in line
+    assert blocked.read_text() == "mine"
+
+
+def copy_of(finished, tmp_path, monkeypatch):
+    """A copy of the finished run whose end is forgotten, as if it had been stopped."""
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    path = out / "offline_mbrl" / finished[1].name
+    (path / "status.json").unlink()
+    return out, path
+
+
+def test_two_processes_on_one_run_directory(monkeypatch, capsys, tmp_path, finished, dataset):
+    out, path = copy_of(finished, tmp_path, monkeypatch)
+    record = json.loads((path / "config.json").read_text())
+    label, _, group = path.name.rpartition("-")
+    with rundir.open_run(out, "offline_mbrl", label, record, group, False):
+        line = refused(monkeypatch, capsys, offline_mbrl.main, *BC, f"--dataset={dataset}", f"--out={out}")
+    assert path.name in line
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed_and_the_older_one_used(
+    monkeypatch, capsys, tmp_path, finished, dataset
+):
+    out, path = copy_of(finished, tmp_path, monkeypatch)
+    evals = (path / "eval.csv").read_bytes()
+    newest = sorted((path / "checkpoints").glob("*/step_*"))[-1]
+    victim = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(bytes(content))
+    code, output, errors = run(monkeypatch, capsys, offline_mbrl.main, *BC, f"--dataset={dataset}", f"--out={out}")
+    assert code == 0, errors
+    assert "note: " in output
+    assert "resumed at update 50" in output
+    assert (path / "eval.csv").read_bytes() == evals
+
+
+def test_evaluate_refuses_what_is_no_run(monkeypatch, capsys, tmp_path):
+    assert "not a run directory" in refused(monkeypatch, capsys, evaluate.main, tmp_path)
+    assert "which run" in refused(monkeypatch, capsys, evaluate.main)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--level=mediun"], "did you mean medium"),
+        (["--env=hoper"], "did you mean"),
+        (["--env=pendulum"], "pure environment"),
+        (["--steps=0"], "--steps=0"),
+        (["--steps=100"], "leaves nothing"),
+    ],
+)
+def test_collect_refuses(monkeypatch, capsys, tmp_path, words, expected):
+    assert expected in refused(monkeypatch, capsys, collect.main, f"--out={tmp_path}", *words)
+
+
+def test_collect_lists_the_bundled_data(monkeypatch, capsys):
+    code, output, _ = run(monkeypatch, capsys, collect.main, "--list")
+    assert code == 0
+    assert "149," in output.replace("\n", "")
+
+
+def test_random_level_writes_a_file_that_loads(monkeypatch, capsys, tmp_path):
+    code, _, errors = run(
+        monkeypatch, capsys, collect.main, "--level=random", "--rows=300", f"--out={tmp_path}", "--seed=3"
+    )
+    assert code == 0, errors
+    dataset, info = data.load(str(tmp_path / "collect" / "hopper-random-mini.hdf5"))
+    assert info.rows >= 300
+    assert info.env == "Hopper-v4"
+    assert info.provenance["options"]["seed"] == 3
+    assert np.abs(dataset.transitions.action).max() <= 1
+
+
+def test_seeds():
+    assert options.parse_seeds("3") == (0, 1, 2)
+    assert options.parse_seeds("8:11") == (8, 9, 10)
+    with pytest.raises(UserError):
+        options.parse_seeds("-1")

@@ -1,0 +1,114 @@
+"""A population is its members: same numbers, same cost, one program; a diverged member does not disturb the others."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support import random_data
+
+from jaxrl_suite.algorithms import bc, ravl
+from jaxrl_suite.envs import registry
+from jaxrl_suite.train.compose import chunk, population
+from jaxrl_suite.train.loop import arguments
+
+ENV = registry.make("pendulum")
+# EDAC's term divides by the length of an action gradient, which is next to nothing at first, and so makes any rounding
+# visible at once, in float64 too. Without it the first hundred updates can be compared; with it, the first five.
+CONFIG = dataclasses.replace(ravl.PRESETS["smoke"], updates=100, period=100, diversity=0.0)
+DIVERSE = dataclasses.replace(CONFIG, updates=5, period=5, diversity=1.0)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return random_data(ENV, 400)
+
+
+@pytest.fixture(scope="module")
+def algorithm():
+    return ravl.make(ENV.spec, CONFIG)
+
+
+SEEDS = (0, 1, 2, 3)
+
+
+@pytest.fixture(scope="module")
+def models(algorithm, data):
+    """A fitted world model per seed."""
+    fit = population(algorithm.phases[0])
+    fitted, _ = chunk(fit).run(jax.jit(fit.init)(*arguments(algorithm, SEEDS, data, 0, None)), data)
+    return fit.result(fitted)
+
+
+def wide(tree):
+    """The tree in float64, where rounding does not grow into visible differences within a hundred updates."""
+    return jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, tree)
+
+
+def agent_after_a_tick(algorithm, data, seeds, models):
+    """The RAVL agent of `seeds` after its first 100 updates."""
+    agent = population(algorithm.phases[1])
+    program = chunk(agent)
+    with jax.enable_x64(True):
+        state = wide(jax.jit(agent.init)(*arguments(algorithm, seeds, data, 1, models)))
+        lowered = program.run.lower(state, wide(data))
+        state, metrics = program.run(state, wide(data))
+    return state, metrics, lowered
+
+
+@pytest.fixture(scope="module")
+def four(algorithm, data, models):
+    return agent_after_a_tick(algorithm, data, SEEDS, models)
+
+
+@pytest.fixture(scope="module")
+def solo(algorithm, data, models):
+    return agent_after_a_tick(algorithm, data, (2,), jax.tree.map(lambda leaf: leaf[2:3], models))
+
+
+def test_a_row_equals_the_solo_run_for_the_first_hundred_updates(four, solo):
+    row = jax.tree.map(lambda leaf: leaf[2], four[0].members.agent)
+    alone = jax.tree.map(lambda leaf: leaf[0], solo[0].members.agent)
+    for a, b in zip(jax.tree.leaves(row), jax.tree.leaves(alone), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-12)
+    for name, value in solo[1].items():
+        np.testing.assert_allclose(four[1][name][2], value[0], rtol=1e-5, err_msg=name)
+
+
+def test_with_diversity_a_row_equals_the_solo_run_at_first(data, models):
+    algorithm = ravl.make(ENV.spec, DIVERSE)
+    four, _, _ = agent_after_a_tick(algorithm, data, SEEDS, models)
+    solo, _, _ = agent_after_a_tick(algorithm, data, (2,), jax.tree.map(lambda leaf: leaf[2:3], models))
+    for a, b in zip(jax.tree.leaves(four.members.agent), jax.tree.leaves(solo.members.agent), strict=True):
+        np.testing.assert_allclose(a[2], b[0], rtol=1e-5, atol=1e-12)
+
+
+def test_four_cost_at_most_4_2_times_the_flops_of_one(four, solo):
+    flops = [run[2].cost_analysis()["flops"] for run in (four, solo)]
+    assert 3.5 < flops[0] / flops[1] <= 4.2
+
+
+def test_members_differ(four):
+    weights = jax.tree.leaves(four[0].members.agent.actor)[0]
+    assert not np.allclose(weights[0], weights[1])
+
+
+def test_a_diverged_member_is_frozen_and_marked_while_the_others_go_on(data):
+    algorithm = bc.make(ENV.spec, bc.PRESETS["smoke"])
+    phase = population(algorithm.phases[0])
+    keys, hypers, rows, previous = arguments(algorithm, (0, 1, 2), data, 0, None)
+    # The second member's step size overflows its weights at once.
+    hypers = hypers.replace(learning_rate=jnp.array([3e-4, 1e38, 3e-4]))
+    state = jax.jit(phase.init)(keys, hypers, rows, previous)
+    before = jax.tree.map(np.array, state.members.weights)
+    program = chunk(phase)
+    for _ in range(2):
+        state, _ = program.run(state, rows)
+    np.testing.assert_array_equal(state.diverged, [False, True, False])
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(state.members.weights), strict=True):
+        np.testing.assert_array_equal(old[1], new[1])
+        assert np.all(np.isfinite(new))
+    assert not np.allclose(jax.tree.leaves(before)[1][0], jax.tree.leaves(state.members.weights)[1][0])
+    assert len(program.traces) == 1
