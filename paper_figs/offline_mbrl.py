@@ -48,8 +48,17 @@ def _returns(axes: Axes, rows: pd.DataFrame) -> None:
     behaviour = float(rows["behaviour_return"].iloc[0])
     axes.axhline(behaviour, color=GREY, linestyle="--", linewidth=1.4)
     # Below the line, in the free corner at the right.
-    place = {"xy": (1, behaviour), "xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate("mean return of the data", **place, xytext=(-6, -4), ha="right", va="top", color=GREY, fontsize=9)
+    axes.annotate(
+        "mean return of the data",
+        xy=(1, behaviour),
+        xycoords=("axes fraction", "data"),
+        xytext=(-6, -4),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color=GREY,
+        fontsize=9,
+    )
     counts = [int((rows["algo"] == algo).sum()) for algo in algos]
     axes.set_xticks(range(len(algos)), [f"{a.upper()}\n{n} seeds" for a, n in zip(algos, counts, strict=True)])
     axes.set_xlim(-0.5, len(algos) - 0.3)
