@@ -6,6 +6,9 @@ critic's estimate at the start beside the discounted return that followed.
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,24 +59,38 @@ def table(run: session.Run, episodes: Episodes) -> Table:
 
 
 def record_video(run: session.Run, path: Path) -> Path:
-    """One episode of the first seed's policy as an mp4, rendered by Gymnasium."""
+    """One episode of the first seed's policy as an mp4, rendered by Gymnasium.
+
+    Raises:
+        UserError: the extra `video` is missing, or nothing here can render.
+    """
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:
+        os.environ.setdefault("MUJOCO_GL", "egl")  # MuJoCo's own default needs a display
     try:
         import gymnasium
         import imageio.v3 as imageio
+    except ImportError as error:
+        raise UserError(f"--video needs the extra: pip install -e '.[video]' ({error})") from error
+    try:
+        frames = _frames(run, gymnasium.make(run.spec.name, render_mode="rgb_array"))
+        imageio.imwrite(path, np.stack(frames), fps=125)
+    except Exception as error:  # whatever OpenGL, MuJoCo or ffmpeg raise
+        raise UserError(f"--video cannot render: {error}; try MUJOCO_GL=osmesa, or a machine with a display") from error
+    return path
 
-        env = gymnasium.make(run.spec.name, render_mode="rgb_array")
-    except Exception as error:
-        raise UserError(f"--video needs the extra: pip install 'jaxrl_suite[video]' ({error})") from error
+
+def _frames(run: session.Run, env: Any) -> list[Any]:
+    """The pictures of an episode."""
     policy = run.policy()
     obs, _ = env.reset(seed=INDEX)
-    frames: list[Any] = [env.render()]
+    frames = [env.render()]
     ended = False
     while not ended:
         obs, _, terminated, truncated, _ = env.step(np.asarray(policy(obs[None].astype(np.float32)))[0])
         frames.append(env.render())
         ended = terminated or truncated
-    imageio.imwrite(path, np.stack(frames), fps=125)
-    return path
+    env.close()
+    return frames
 
 
 @exits_cleanly
@@ -93,7 +110,10 @@ def main() -> int:
     evaluate = make_evaluator(run.spec, run.algorithm, gamma, chosen.episodes)
     console.print(table(run, evaluate(run.parameters, run.seeds, INDEX)))
     if chosen.video:
-        console.print(f"video: {record_video(run, chosen.run / 'episode.mp4')}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Gymnasium's on -v4 environments, JAX's on ffmpeg's fork
+            video = record_video(run, chosen.run / "episode.mp4")
+        console.print(f"video: {video}")
     return 0
 
 

@@ -104,6 +104,12 @@ def test_evaluate_command_shows_a_row_per_seed(finished, monkeypatch, capsys):
     assert "2 episodes of each of 2 seeds" in output
 
 
+def test_a_video_without_its_extra(finished, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "imageio", None)
+    line = refused(monkeypatch, capsys, evaluate.main, finished[1], "--episodes=1", "--video")
+    assert "needs the extra" in line
+
+
 def test_a_users_own_algorithm(dataset, tmp_path, monkeypatch, capsys):
     (tmp_path / "my_algorithm.py").write_text(
         "from jaxrl_suite.algorithms.bc import Config, make as base\n"

@@ -15,15 +15,16 @@ import pandas as pd
 import pytest
 
 import jaxrl_suite as jrs
+from jaxrl_suite import data
 
 ROOT = Path(__file__).resolve().parent.parent
 PROVENANCE = ["wall_seconds", "git_commit", "host", "resumed"]
 
 
-def start(out, *more):
-    command = [sys.executable, "-m", "experiments.offline_mbrl", "--algo=ravl", "--preset=smoke", f"--out={out}"]
+def launch(module, out, *more):
+    """A command of the package that saves after every chunk."""
     return subprocess.Popen(
-        [*command, "--checkpoint-seconds=0", *(more or ("--updates=300", "--evaluations=6"))],
+        [sys.executable, "-m", module, f"--out={out}", "--checkpoint-seconds=0", *more],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -32,15 +33,25 @@ def start(out, *more):
     )
 
 
+def start(out, *more):
+    words = more or ("--updates=300", "--evaluations=6")
+    return launch("experiments.offline_mbrl", out, "--algo=ravl", "--preset=smoke", *words)
+
+
+def collect(out):
+    """Online SAC on Hopper: one chunk of exploration, three of training."""
+    return launch("experiments.collect", out, "--env=hopper", "--steps=20000", "--hidden", "16", "16")
+
+
 def finish(process):
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return output
 
 
-def run_directory(out):
+def run_directory(out, experiment="offline_mbrl"):
     """The first attempt, also where `--fresh` has put another beside it."""
-    attempts = [p for p in (out / "offline_mbrl").iterdir() if (p / "config.json").exists()]
+    attempts = [p for p in (out / experiment).iterdir() if (p / "config.json").exists()]
     return min(attempts, key=lambda path: len(path.name))
 
 
@@ -49,9 +60,9 @@ def checkpoints(out):
     return set(glob.glob(f"{out}/**/step_*", recursive=True))
 
 
-def killed(out, moment, *more):
+def killed(begin, out, moment):
     """Start a run and kill it at a random moment after one to three more checkpoints -> whether that was in time."""
-    process, before = start(out, *more), checkpoints(out)
+    process, before = begin(out), checkpoints(out)
     wanted, seen, deadline = moment.randint(1, 3), set(), time.monotonic() + 300
     while process.poll() is None and len(seen) < wanted and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -62,20 +73,23 @@ def killed(out, moment, *more):
     return process.returncode == -signal.SIGKILL
 
 
-def disturbed(out, kills, *more):
+def disturbed(begin, out, kills):
     """Kill a run at random moments, start it again each time, and let the last one finish."""
     moment = random.Random(1)
-    count = sum(killed(out, moment, *more) for _ in range(kills))
-    finish(start(out, *more))
+    count = sum(killed(begin, out, moment) for _ in range(kills))
+    finish(begin(out))
     return count
 
 
 def assert_same(a, b):
-    one, other = run_directory(a), run_directory(b)
-    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
-    assert (one / "eval.csv").read_bytes() == (other / "eval.csv").read_bytes()
+    assert_same_run(run_directory(a), run_directory(b))
     summaries = [pd.read_csv(out / "offline_mbrl" / "summary.csv").drop(columns=PROVENANCE) for out in (a, b)]
     pd.testing.assert_frame_equal(*summaries, check_exact=True)
+
+
+def assert_same_run(one, other):
+    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    assert (one / "eval.csv").read_bytes() == (other / "eval.csv").read_bytes()
     for x, y in zip(*(jax_leaves(jrs.load(path).parameters) for path in (one, other)), strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -97,15 +111,28 @@ def undisturbed(tmp_path_factory):
 
 
 def test_killed_twice(undisturbed, tmp_path):
-    assert disturbed(tmp_path, 2) >= 1
+    assert disturbed(start, tmp_path, 2) >= 1
     assert_same(undisturbed[0], tmp_path)
+
+
+def test_collection_killed_twice_rebuilds_its_environments_and_writes_the_same_data(tmp_path):
+    """The state of host environments cannot be saved: they are rebuilt from their seeds and replayed actions."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(collect(whole))
+    assert disturbed(collect, broken, 2) >= 1
+    assert_same_run(run_directory(whole, "collect"), run_directory(broken, "collect"))
+    files = [data.load(str(out / "collect" / "hopper-medium-replay-mini.hdf5"))[0] for out in (whole, broken)]
+    for x, y in zip(*(jax_leaves(dataset) for dataset in files), strict=True):
+        np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.slow
 def test_killed_ten_times(tmp_path):
-    longer = ("--updates=2000", "--evaluations=4")
-    finish(start(tmp_path / "whole", *longer))
-    assert disturbed(tmp_path / "killed", 10, *longer) == 10
+    def longer(out):
+        return start(out, "--updates=2000", "--evaluations=4")
+
+    finish(longer(tmp_path / "whole"))
+    assert disturbed(longer, tmp_path / "killed", 10) == 10
     assert_same(tmp_path / "whole", tmp_path / "killed")
 
 
