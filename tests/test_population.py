@@ -15,8 +15,8 @@ from jaxrl_suite.train.loop import arguments
 
 ENV = registry.make("pendulum")
 # EDAC's term divides by the length of an action gradient, which is next to nothing at first, and so makes rounding grow
-# fast, in float64 too. At the published step sizes a hundred updates can still be compared, to six decimals; without
-# the term, larger steps too, and the optimisers' moments with them.
+# fast, in float64 too: at the published step sizes from 1e-16 to 1e-5 within a hundred updates. So what is learnt is
+# compared to four decimals with the term, and to rounding, the optimisers' moments too, without it.
 CONFIG = dataclasses.replace(ravl.PRESETS["smoke"], updates=100, period=100, diversity=0.0)
 DIVERSE = dataclasses.replace(CONFIG, diversity=1.0, tau=0.005, actor_lr=3e-4, critic_lr=3e-4, alpha_lr=3e-4)
 
@@ -85,9 +85,9 @@ def test_with_diversity_a_row_equals_the_solo_run_for_the_first_hundred_updates(
     for name in ("actor", "critic", "target_critic", "log_alpha"):
         weights = [jax.tree.leaves(getattr(run.members.agent, name)) for run in (four, solo)]
         for a, b in zip(*weights, strict=True):
-            np.testing.assert_allclose(a[2], b[0], rtol=1e-5, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(a[2], b[0], rtol=1e-5, atol=1e-4, err_msg=name)
     for name, value in alone.items():
-        np.testing.assert_allclose(metrics[name][2], value[0], rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(metrics[name][2], value[0], rtol=1e-4, err_msg=name)
 
 
 def test_four_cost_at_most_4_2_times_the_flops_of_one(four, solo):
