@@ -118,13 +118,16 @@ def test_plain_percentiles_would_fall_short():
     within(bootstrap_coverage(aggregate.iqm, normal, level=plain), 0.89, 0.93)
 
 
-def test_bootstrap_of_a_probability_of_improvement():
-    """Two algorithms a third of a spread apart: P(x > y) = Phi(1 / (3 sqrt 2)) in each task."""
+def test_bootstrap_of_a_probability_of_improvement_is_too_wide():
+    """Two algorithms a third of a spread apart: P(x > y) = Phi(1 / (3 sqrt 2)) in each task.
+
+    Sixty runs stand behind it, and the quantile is that of ten.
+    """
     rng = np.random.default_rng(6)
     truth = float(scipy_stats.norm.cdf(1.0 / (3.0 * np.sqrt(2.0))))
     pairs = ((normal(rng, 10) + SPREADS / 3.0, normal(rng, 10)) for _ in range(1000))
     poi = aggregate.probability_of_improvement
-    within(coverage((stratified_bootstrap(poi, a, b, rng=rng, resamples=600) for a, b in pairs), truth), *PROMISED)
+    within(coverage((stratified_bootstrap(poi, a, b, rng=rng, resamples=600) for a, b in pairs), truth), 0.96, 0.985)
 
 
 # --- correlations ---

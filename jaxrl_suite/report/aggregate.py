@@ -2,7 +2,7 @@
 
 Definitions: Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice", sections 4.2
 and 4.3. Scores are arrays [..., runs, tasks] on one scale (for instance D4RL's 0 to 100); axes in front are kept, so
-that a bootstrap evaluates many resamples at once. NaN among the scores of an aggregate gives NaN: a missing run is never
+that a bootstrap evaluates many resamples at once. NaN among the scores of an aggregate gives NaN: no missing run is
 dropped here.
 """
 
