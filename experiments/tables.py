@@ -45,11 +45,14 @@ def published(folder: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: there is no such folder, it has no rows, or they are damaged or of another schema.
     """
-    if folder.is_file():
+    with files.guarded(folder):
+        kind = "file" if folder.is_file() else "folder" if folder.is_dir() else ""
+        summary = kind == "folder" and (folder / SUMMARY).exists()
+    if kind == "file":
         raise UserError(f"{folder} is a file; give its folder: python -m experiments.tables {folder.parent}")
-    if not folder.is_dir():
+    if not kind:
         raise _elsewhere(f"there is no folder {folder}", folder, folder.parent)
-    if not (folder / SUMMARY).exists():
+    if not summary:
         raise _elsewhere(f"{folder} has no {SUMMARY}", folder, folder)
     rows = rundir.read_rows(folder / SUMMARY)
     if not rows:
@@ -103,9 +106,9 @@ def _of_preset(rows: Sequence[dict[str, Any]], preset: str) -> Sequence[dict[str
 
 
 def _write(path: Path, text: str) -> None:
-    if path.is_dir():
-        raise UserError(f"--out={path} is a folder; give a file, such as {path / 'table.md'}")
     with files.guarded(path.parent):
+        if path.is_dir():
+            raise UserError(f"--out={path} is a folder; give a file, such as {path / 'table.md'}")
         path.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomically(path, text)
 
