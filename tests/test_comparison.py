@@ -86,6 +86,7 @@ def test_equal_seeds_are_paired_and_others_are_not():
     ours, theirs = luck + np.array([5.0, 6.0, 5.0, 7.0]), luck
     assert paired_difference(ours, theirs).low > 0.0 > difference(ours, theirs).low
     assert best(compare([*rows("a", ours), *rows("b", theirs)], "return_last")) == [("hop", "a")]
+    assert best(compare([*rows("a", ours), *rows("b", theirs)[::-1]], "return_last")) == [("hop", "a")]
     assert best(compare([*rows("a", ours), *rows("b", theirs, first=4)], "return_last")) == []
     assert best(compare([*rows("a", ours + 900.0), *rows("b", theirs, first=4)], "return_last")) == [("hop", "a")]
 
@@ -176,7 +177,7 @@ def test_no_special_character_reaches_latex_bare(symbol):
 def test_csv_holds_every_cell_in_full():
     table = small()
     lines = list(csv.DictReader(io.StringIO(to_csv(table))))
-    assert list(lines[0]) == list(CSV_COLUMNS) and len(lines) == 3
+    assert list(lines[0]) == list(CSV_COLUMNS) and len(lines) == 3 and "nan" not in to_csv(table)
     for line in lines:
         cell = table.cells[Task(line["dataset"], line["preset"]), line["algo"]]
         read = [float(line[name] or "nan") for name in ("mean", "low", "high")]

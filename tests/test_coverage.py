@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from jaxrl_suite.report import aggregate, difference, mean_interval, paired_difference, pearson, spearman
+from jaxrl_suite.report import (
+    aggregate,
+    association,
+    bootstrap,
+    difference,
+    mean_interval,
+    paired_difference,
+    pearson,
+    spearman,
+)
 from jaxrl_suite.report.bootstrap import expanded_tail, stratified_bootstrap
 
 pytestmark = pytest.mark.slow
@@ -118,6 +127,12 @@ def test_plain_percentiles_would_fall_short():
     within(bootstrap_coverage(aggregate.iqm, normal, level=plain), 0.89, 0.93)
 
 
+def test_bootstrap_of_five_runs_would_fall_short(monkeypatch):
+    """Why there is no interval below ten runs."""
+    monkeypatch.setattr(bootstrap, "FEWEST_RUNS", 5)
+    within(bootstrap_coverage(aggregate.iqm, bimodal, runs=5), 0.80, 0.88)
+
+
 def test_bootstrap_of_a_probability_of_improvement_is_too_wide():
     """Two algorithms a third of a spread apart: P(x > y) = Phi(1 / (3 sqrt 2)) in each task.
 
@@ -148,3 +163,10 @@ def test_fisher_interval_of_spearman(n, rho):
     """The population value of a bivariate normal pair is 6 / pi arcsin(rho / 2)."""
     truth = 6.0 / np.pi * np.arcsin(rho / 2.0)
     within(coverage((spearman(x, y) for x, y in correlated(n, rho)), truth), *PROMISED)
+
+
+def test_fisher_interval_of_spearman_would_fall_short_for_five_pairs(monkeypatch):
+    """Why there is none below ten pairs: often all ranks agree, which says little."""
+    monkeypatch.setattr(association, "FEWEST_RUNS", 5)
+    truth = 6.0 / np.pi * np.arcsin(0.95 / 2.0)
+    within(coverage((spearman(x, y) for x, y in correlated(5, 0.95)), truth), 0.57, 0.67)

@@ -3,13 +3,13 @@
 As in Agarwal et al. (2021), section 4.1, every resample draws, within each task, as many runs as there are, with
 replacement. One deviation: they take the percentiles at (1 - level) / 2 on either side, which are too narrow for few
 runs, as resampling shrinks the variance by (n - 1) / n and uses no t-quantile. Here the percentiles are those of the
-expanded interval of Hesterberg (2014, arXiv:1411.5279), which for a mean of symmetric data restores Student's interval.
+expanded interval of Hesterberg (2014, arXiv:1411.5279), which for a mean of symmetric data come close to Student's.
 With three tasks of ten simulated runs (tests/test_coverage.py), 95% intervals of a mean cover 93 to 97%, those of an
 IQM 92 to 97.5% (least where runs fail now and then), and plain percentiles of an IQM 88 to 94%. A median over tasks of
 skewed runs falls short with 91%; a probability of improvement covers 97.5%.
 
-Fewer than ten runs in a task leave too few distinct resamples; then there is the estimate but no interval, as there is
-none for the mean of a single value, and a table of partly finished work can still be drawn.
+Below ten runs in a task there is the estimate but no interval: with five, even expanded percentiles cover as little as
+84%. No interval rather than an error, as for the mean of a single value: partly finished work can still be tabled.
 """
 
 from __future__ import annotations
