@@ -17,6 +17,7 @@ from jaxrl_suite.report import (
     difference,
     iqm,
     mean_interval,
+    p_value,
     paired_difference,
     plots,
     run_figure,
@@ -93,6 +94,19 @@ def test_iqm_is_the_mean_of_the_middle_half(n):
 def test_iqm_ignores_an_outlier_which_the_mean_does_not():
     assert iqm([1.0, 1.0, 1.0, 1e9]) == 1.0
     assert mean_interval([1.0, 1.0, 1.0, 1e9]).estimate > 1e8
+
+
+def test_iqm_never_drops_a_missing_value():
+    assert math.isnan(iqm([1.0, 2.0, 3.0, NAN]))
+
+
+@pytest.mark.parametrize("n", [2, 8])
+def test_p_values_agree_with_scipy_and_with_the_interval(n):
+    x = np.random.default_rng(n).normal(1.0, 1.0, n)
+    assert p_value(x, 0.5) == pytest.approx(scipy_stats.ttest_1samp(x, 0.5).pvalue)
+    assert p_value(x, mean_interval(x, 0.9).low) == pytest.approx(0.1)
+    assert p_value([2.0, 2.0]) == 0.0 and p_value([2.0, 2.0], 2.0) == 1.0
+    assert math.isnan(p_value([2.0])) and math.isnan(p_value([1.0, NAN, 2.0]))
 
 
 # --- table ---

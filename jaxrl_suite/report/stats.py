@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
 
 LEVEL = 0.95
+FEWEST_RUNS = 10  # below it, intervals that rest on large samples (bootstrap, Spearman) cover too little to be shown
 NAN = float("nan")
 
 
@@ -72,7 +73,42 @@ def difference(a: ArrayLike, b: ArrayLike, level: float = LEVEL) -> Interval:
 def iqm(x: ArrayLike | Iterable[float]) -> float:
     """Interquartile mean: the mean after a quarter of the values (rounded down) is cut off at either end."""
     values = _vector(x)
-    return float(scipy_stats.trim_mean(values, proportiontocut=0.25)) if values.size else NAN
+    return float(middle_mean(values)) if values.size else NAN
+
+
+def middle_mean(values: ArrayLike) -> NDArray[np.float64]:
+    """Interquartile means of `values` [..., n] over the last axis, n >= 1 -> [...]; NaN in a slice gives NaN."""
+    ordered = np.sort(np.asarray(values, dtype=np.float64), axis=-1)
+    cut = ordered.shape[-1] // 4
+    means = ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
+    # Sorted last, NaN would be cut off without a word.
+    return np.where(np.isnan(ordered[..., -1]), NAN, means)
+
+
+def p_value(x: ArrayLike | Iterable[float], null: float = 0.0) -> float:
+    """Two-sided p-value of Student's t-test that the mean of `x` [n] is `null`; for pairs, `x` holds the differences.
+
+    It is below 1 - level exactly where `mean_interval` at that level leaves `null` out. One value, or NaN, gives NaN.
+    """
+    values = _vector(x)
+    n = values.size
+    if n < 2:
+        return NAN
+    distance, error = abs(float(values.mean()) - null), float(values.std(ddof=1)) / math.sqrt(n)
+    if error == 0.0:  # all values are the same
+        return 1.0 if distance == 0.0 else 0.0
+    return 2.0 * float(scipy_stats.t.sf(distance / error, n - 1))
+
+
+def check_level(level: float) -> float:
+    """A confidence level, if it is one.
+
+    Raises:
+        ValueError: it does not lie strictly between 0 and 1.
+    """
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"a confidence level lies strictly between 0 and 1, not at {level}")
+    return level
 
 
 def _vector(x: ArrayLike | Iterable[float]) -> NDArray[np.float64]:
@@ -82,9 +118,8 @@ def _vector(x: ArrayLike | Iterable[float]) -> NDArray[np.float64]:
 
 def _t_interval(estimate: float, error: float, freedom: float, n: int, level: float) -> Interval:
     """The estimate plus and minus the t-quantile times its standard error."""
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"a confidence level lies strictly between 0 and 1, not at {level}")
+    upper = 0.5 + check_level(level) / 2.0
     if not math.isfinite(error):
         return Interval(estimate, NAN, NAN, n)
-    half = float(scipy_stats.t.ppf(0.5 + level / 2.0, freedom)) * float(error)
+    half = float(scipy_stats.t.ppf(upper, freedom)) * float(error)
     return Interval(estimate, estimate - half, estimate + half, n)

@@ -1,0 +1,141 @@
+"""Compare the algorithms of a results folder in one table: mean [95% interval] and number of seeds per data set.
+
+The mean of an algorithm is bold only where the interval of its difference to the runner-up lies above zero; the caption
+says the rule. Reads summary.csv alone: results/<experiment> for published rows, runs/<experiment> for your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments import options
+from jaxrl_suite.errors import UserError, exits_cleanly, unknown
+from jaxrl_suite.report import comparison, formats
+from jaxrl_suite.train import files, rundir
+
+SUMMARY = "summary.csv"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a table."""
+
+    results: Annotated[Path | None, tyro.conf.Positional] = None
+    """A folder with a summary.csv, such as results/offline_mbrl."""
+    metric: str = "return_last"
+    """Which column: return_last, return_best, score_last, score_best, mc_last or q_last."""
+    format: str = ""
+    """markdown, csv or latex; by default what the ending of --out says, else markdown."""
+    columns: str = "algo"
+    """What the columns are, algo or dataset; the rows are the other. A csv file has a line per cell."""
+    preset: str = ""
+    """Only the rows of this preset."""
+    out: Path | None = None
+    """A file to write the table to, instead of showing it."""
+
+
+def published(folder: Path) -> list[dict[str, Any]]:
+    """The summary rows of a results folder.
+
+    Raises:
+        UserError: there is no such folder, it has no rows, or they are damaged or of another schema.
+    """
+    with files.guarded(folder):
+        kind = "file" if folder.is_file() else "folder" if folder.is_dir() else ""
+        summary = kind == "folder" and (folder / SUMMARY).exists()
+    if kind == "file":
+        raise UserError(f"{folder} is a file; give its folder: python -m experiments.tables {folder.parent}")
+    if not kind:
+        raise _elsewhere(f"there is no folder {folder}", folder, folder.parent)
+    if not summary:
+        raise _elsewhere(f"{folder} has no {SUMMARY}", folder, folder)
+    rows = rundir.read_rows(folder / SUMMARY)
+    if not rows:
+        raise UserError(f"{folder / SUMMARY} has a header but no rows; run the experiment first")
+    old = [row for row in rows if row.get("schema_version") != rundir.SCHEMA_VERSION]
+    if old:
+        raise UserError(
+            f"{folder / SUMMARY}: {len(old)} of {len(rows)} rows are of schema {_schema(old[0])}, this version reads "
+            f"{rundir.SCHEMA_VERSION}; run their experiment again, or use the version that wrote them"
+        )
+    return rows
+
+
+def _schema(row: Mapping[str, Any]) -> str:
+    version = row.get("schema_version")
+    return str(version) if isinstance(version, int) else "none"
+
+
+def _elsewhere(complaint: str, folder: Path, around: Path) -> UserError:
+    """The error for a folder without results, with the nearest of those `around` that have some."""
+    near = sorted(str(path.parent) for path in around.glob(f"*/{SUMMARY}")) if around.is_dir() else []
+    if near:
+        return unknown("results folder", str(folder), near)
+    return UserError(f"{complaint}; run the experiment first, or give a folder with a {SUMMARY}")
+
+
+def _format(chosen: Options) -> str:
+    """The name of the format, from --format or the ending of --out."""
+    if chosen.format:
+        name = chosen.format
+    elif chosen.out is None:
+        name = "markdown"
+    else:
+        endings = {ending: name for name, (ending, _) in formats.FORMATS.items()}
+        if chosen.out.suffix not in endings:
+            raise UserError(f"--out={chosen.out} ends in none of {', '.join(endings)}; say which with --format")
+        name = endings[chosen.out.suffix]
+    if name not in formats.FORMATS:
+        raise unknown("format", name, formats.FORMATS)
+    return name
+
+
+def _of_preset(rows: Sequence[dict[str, Any]], preset: str) -> Sequence[dict[str, Any]]:
+    """The rows of a preset; all without one."""
+    if not preset:
+        return rows
+    kept = [row for row in rows if row.get("preset") == preset]
+    if not kept:
+        raise unknown("preset", preset, {str(row.get("preset")) for row in rows}, "(those of the folder)")
+    return kept
+
+
+def _write(path: Path, text: str) -> None:
+    with files.guarded(path.parent):
+        if path.is_dir():
+            raise UserError(f"--out={path} is a folder; give a file, such as {path / 'table.md'}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(path, text)
+
+
+@exits_cleanly
+def main() -> int:
+    """Show or write the table that the command line describes."""
+    chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.tables", __doc__ or "")
+    if chosen.results is None:
+        raise UserError("which results? give their folder: python -m experiments.tables results/offline_mbrl")
+    for kind, name, known in (
+        ("metric", chosen.metric, comparison.METRICS),
+        ("columns", chosen.columns, formats.COLUMNS),
+    ):
+        if name not in known:
+            raise unknown(kind, name, known)
+    if chosen.out is not None and chosen.out.resolve() == (chosen.results / SUMMARY).resolve():
+        raise UserError(f"--out={chosen.out} would replace the rows that the table is made of; choose another file")
+    _, show = formats.FORMATS[_format(chosen)]
+    text = show(comparison.compare(_of_preset(published(chosen.results), chosen.preset), chosen.metric), chosen.columns)
+    if chosen.out is None:
+        print(text, end="")
+        return 0
+    _write(chosen.out, text)
+    print(f"table: {chosen.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()
