@@ -41,13 +41,6 @@ def test_point_estimates_agree_with_rliable(runs):
     assert improvement == pytest.approx(metrics.probability_of_improvement(a.round(0), b))
 
 
-def test_profiles_agree_with_rliable():
-    library = pytest.importorskip("rliable.library", reason="comes with the extra dev")
-    a, thresholds = scores(12), np.linspace(-50.0, 150.0, 9)
-    expected = [library.run_score_deviation(a, threshold) for threshold in thresholds]
-    np.testing.assert_allclose(aggregate.performance_profile(a, thresholds), expected)
-
-
 @settings(deadline=None)
 @given(matrices)
 def test_aggregates_follow_their_definitions(x):
