@@ -1,37 +1,42 @@
-"""Draw every figure again from results/*/summary.csv: `python -m paper_figs`."""
+"""Draw the figures again, as png and pdf, from results/*/summary.csv and nothing else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import options
-from jaxrl_suite.errors import UserError, exits_cleanly
-from paper_figs import offline_mbrl
+import matplotlib as mpl
 
-FIGURES = (offline_mbrl,)
+from experiments import options
+from jaxrl_suite.errors import UserError, exits_cleanly, unknown
+from paper_figs import offline_mbrl, style
+
+FIGURES = {"offline_mbrl": offline_mbrl}
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of the figures."""
 
+    only: str = ""
+    """Draw the figures of one experiment; all by default."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 
 
 @exits_cleanly
 def main() -> int:
-    """Draw all figures."""
+    """Draw the figures that are asked for."""
     chosen = options.parse(Options, options.arguments(), Options(), "python -m paper_figs", __doc__ or "")
-    for module in FIGURES:
-        if not (chosen.results / module.__name__.split(".")[-1] / "summary.csv").exists():
-            raise UserError(f"no published rows for {module.__name__}; run python -m experiments.reproduce --publish")
-        for name, figure in module.draw(chosen.results).items():
-            path = chosen.results / name
-            # Without the software's version, the same rows give the same bytes.
-            figure.savefig(path, dpi=120, metadata={"Software": None})
-            print(path)
+    if chosen.only and chosen.only not in FIGURES:
+        raise unknown("figure", chosen.only, FIGURES)
+    for name in [chosen.only] if chosen.only else FIGURES:
+        if not (chosen.results / name / "summary.csv").exists():
+            raise UserError(f"{chosen.results / name} has no rows; run python -m experiments.reproduce --publish")
+        with mpl.rc_context(style.RC):
+            drawn = FIGURES[name].draw(chosen.results)
+        for stem, figure in drawn.items():
+            print(*style.save(figure, chosen.results / stem), sep="\n")
     return 0
 
 

@@ -10,18 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxrl_suite.report import mean_interval
-
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
+from paper_figs.style import BLUE, GREY, ORANGE
 
 
 def draw(results: Path) -> dict[str, Figure]:
-    """Figures by file name, one per data set and preset, from `results/offline_mbrl/summary.csv`."""
+    """Figures by path without ending, one per data set and preset, from `results/offline_mbrl/summary.csv`."""
     rows = pd.read_csv(results / "offline_mbrl" / "summary.csv")
     rows = rows[rows["status"] == "finished"]
     figures = {}
     for (dataset, preset), group in rows.groupby(["dataset", "preset"]):
         name = str(dataset) if preset == "quick" else f"{dataset}-{preset}"
-        figures[f"offline_mbrl/{name}.png"] = _figure(group, f"{dataset}, preset {preset}")
+        figures[f"offline_mbrl/{name}"] = _figure(group, f"{dataset}, preset {preset}")
     return figures
 
 

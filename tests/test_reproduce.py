@@ -1,15 +1,25 @@
 """Claims and publishing: functions of summary rows, which never change rows that are there."""
 
+import dataclasses
+import subprocess
+import sys
+
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from experiments import reproduce
-from jaxrl_suite.report import Interval
-from jaxrl_suite.train import rundir
+from experiments import claims, reproduce
+from jaxrl_suite.errors import UserError
+from jaxrl_suite.report import Interval, mean_interval
+from jaxrl_suite.report.claims import RULES, judge, verdict
+from jaxrl_suite.train import rundir, session
 from paper_figs import offline_mbrl as figure
+from paper_figs.__main__ import main as draw_all
 
-CHOSEN = reproduce.Options(dataset="made-up")
+MADE_UP = claims.on_data("made-up")
 
 
 def rows(returns, algo, behaviour=400.0, dataset="made-up"):
@@ -31,34 +41,130 @@ def rows(returns, algo, behaviour=400.0, dataset="made-up"):
     ]
 
 
-def test_claims_are_paired_t_intervals():
+def test_findings_are_paired_t_intervals_with_holms_correction():
     bc, ravl = [500.0, 600.0, 550.0, 700.0], [900.0, 1200.0, 800.0, 1000.0]
-    claims = reproduce.claims([*rows(bc, "bc"), *rows(ravl, "ravl"), *rows([0.0], "bc", dataset="other")], CHOSEN)
-    expected = scipy_stats.ttest_rel(ravl, bc).confidence_interval()
-    assert claims[0]["low"] == pytest.approx(expected.low, abs=1e-3)
-    assert claims[0]["high"] == pytest.approx(expected.high, abs=1e-3)
-    assert (claims[0]["n"], claims[0]["seeds"]) == (4, "0 1 2 3")
-    assert claims[1]["estimate"] == pytest.approx(np.mean(ravl) - 400.0)
-    assert [claim["verdict"] for claim in claims] == ["supported", "supported"]
+    findings = judge(MADE_UP, [*rows(bc, "bc"), *rows(ravl, "ravl"), *rows([0.0], "bc", dataset="other")])
+    tests = [scipy_stats.ttest_rel(ravl, bc), scipy_stats.ttest_1samp(np.array(ravl) - 400.0, 0.0)]
+    for finding, test in zip(findings, tests, strict=True):
+        bounds = test.confidence_interval()
+        assert finding.interval[1:] == (pytest.approx(bounds.low), pytest.approx(bounds.high), 4)
+        assert finding.verdict == "supported"
+        assert finding.seeds == (0, 1, 2, 3)
+    adjusted = [finding.adjusted_p for finding in findings]
+    low, high = sorted(float(test.pvalue) for test in tests)
+    assert sorted(adjusted) == [pytest.approx(min(2 * low, 1)), pytest.approx(max(2 * low, high))]
 
 
 def test_only_seeds_that_both_finished_are_paired():
     bc, ravl = rows([1.0, 2.0, 3.0], "bc"), rows([5.0, 6.0, 9.0], "ravl")
     ravl[1]["status"] = "diverged"
-    assert reproduce.claims([*bc, *ravl], CHOSEN)[0]["seeds"] == "0 2"
+    assert judge(MADE_UP, [*bc, *ravl])[0].seeds == (0, 2)
+
+
+def test_without_runs_a_claim_is_inconclusive():
+    assert [finding.verdict for finding in judge(MADE_UP, [])] == ["inconclusive", "inconclusive"]
+    assert claims.record(judge(MADE_UP, [])[0], "quick")["command"].endswith("--seeds=8")
+
+
+def test_rows_that_cannot_support_a_claim_are_refused():
+    tuned = rows([1.0], "ravl")
+    tuned[0]["seed"] = 1000
+    with pytest.raises(UserError, match="1000"):
+        judge(MADE_UP, tuned)
+    with pytest.raises(UserError, match="two rows of ravl"):
+        judge(MADE_UP, [*rows([1.0], "ravl"), *rows([2.0], "ravl")])
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"),
+    ("kind", "margin", "low", "high", "p", "expected"),
     [
-        (0.1, 2.0, "supported"),
-        (-2.0, -0.1, "not supported"),
-        (-1.0, 1.0, "inconclusive"),
-        (np.nan, np.nan, "inconclusive"),
+        ("superiority", 0.0, 0.1, 2.0, 0.01, "supported"),
+        ("superiority", 0.0, 0.1, 2.0, 0.06, "inconclusive"),  # not after Holm's correction
+        ("superiority", 0.0, -2.0, -0.1, 0.01, "not supported"),
+        ("superiority", 0.0, -1.0, 1.0, 0.5, "inconclusive"),
+        ("superiority", 0.0, np.nan, np.nan, np.nan, "inconclusive"),
+        ("non-inferiority", 1.0, -0.9, 0.1, 0.01, "supported"),
+        ("non-inferiority", 1.0, -3.0, -1.1, 0.9, "not supported"),
+        ("non-inferiority", 1.0, -1.1, 3.0, 0.1, "inconclusive"),
+        ("equivalence", 1.0, -0.9, 0.9, 0.01, "supported"),
+        ("equivalence", 1.0, 1.1, 2.0, 0.9, "not supported"),
+        ("equivalence", 1.0, -0.5, 1.5, 0.1, "inconclusive"),
     ],
 )
-def test_the_rule_of_the_verdict(low, high, expected):
-    assert reproduce.verdict(Interval(0.0, low, high, 3)) == expected
+def test_the_rule_of_the_verdict(kind, margin, low, high, p, expected):
+    assert verdict(kind, margin, Interval(0.0, low, high, 3), p) == expected
+
+
+@given(st.lists(st.floats(-3, 3), min_size=3, max_size=12).filter(lambda x: np.ptp(x) > 1e-6), st.floats(0.1, 2.0))
+def test_p_values_say_what_the_intervals_say(x, margin):
+    """One claim alone: superiority's p-value and its 95% interval agree, the others' p-value never contradicts it."""
+    values = np.array(x)
+    interval = mean_interval(values)
+    for kind, rule in RULES.items():
+        p = rule.p_value(values, margin)
+        if rule.supports(interval, margin):
+            assert p < 0.05
+        if kind == "superiority" and p < 0.05:
+            assert rule.supports(interval, margin) or rule.refutes(interval, margin)
+
+
+@pytest.mark.parametrize(("kind", "margin"), [("superiority", 1.0), ("equivalence", 0.0), ("better", 0.0)])
+def test_a_claim_needs_a_kind_and_its_margin(kind, margin):
+    with pytest.raises(ValueError, match="ravl-beats-bc"):
+        dataclasses.replace(MADE_UP[0], kind=kind, margin=margin)
+
+
+def test_publishing_appends_whole_rows_and_writes_the_claims(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "CLAIMS", MADE_UP)
+    monkeypatch.setattr(session, "SUMMARY_COLUMNS", list(rows([1.0], "bc")[0]))
+    first = [*rows([500.0, 600.0, 550.0], "bc"), *rows([900.0, 1200.0, 1000.0], "ravl")]
+    reproduce.publish(first, "offline_mbrl", tmp_path)
+    summary = tmp_path / "offline_mbrl" / "summary.csv"
+    before = summary.read_text()
+    changed = [{**first[0], "return_last": 0.0}]
+    reproduce.publish([*changed, *rows([500.0, 600.0, 550.0, 700.0], "bc")[3:]], "offline_mbrl", tmp_path)
+    assert summary.read_text().startswith(before)
+    assert len(summary.read_text().splitlines()) == 8
+    table = pd.read_csv(tmp_path / "offline_mbrl" / "claims.csv")
+    assert list(table["id"]) == ["ravl-beats-bc", "ravl-beats-behaviour"]
+    assert list(table["verdict"]) == ["supported", "supported"]
+    text = (tmp_path / "CLAIMS.md").read_text()
+    assert text.count("| supported |") == 2
+    assert "--only=ravl-beats-bc" in text
+
+    held = summary.read_text()
+    with pytest.raises(UserError, match="two rows"):
+        reproduce.publish([{**first[0], "run_id": "another"}], "offline_mbrl", tmp_path)
+    assert summary.read_text() == held
+
+
+def test_published_claims_follow_from_the_published_rows():
+    """claims.csv and CLAIMS.md are what the code says of summary.csv today."""
+    folder = reproduce.RESULTS / "offline_mbrl"
+    published = rundir.read_rows(folder / "summary.csv")
+    quick = [row for row in published if row["preset"] == "quick"]
+    records = [claims.record(finding, "quick") for finding in judge(claims.CLAIMS, quick)]
+    table = pd.read_csv(folder / "claims.csv")
+    mine = table[table["preset"] == "quick"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(mine, pd.DataFrame(records, columns=claims.COLUMNS), check_dtype=False)
+    assert (reproduce.RESULTS / "CLAIMS.md").read_text(encoding="utf-8") == claims.overview(reproduce.RESULTS)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--only=ravl-beats-bd"], "did you mean ravl-beats-bc"),
+        (["--seeds=1000:1002"], "reported seeds are 0 to 99"),
+        (["--preset=quik"], "did you mean quick"),
+    ],
+)
+def test_reproduce_refuses(monkeypatch, capsys, tmp_path, words, expected):
+    monkeypatch.setattr(sys, "argv", ["reproduce", f"--out={tmp_path}", *words])
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main()
+    assert stop.value.code == 2
+    assert expected in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_figures_are_functions_of_the_published_rows(tmp_path):
@@ -66,6 +172,30 @@ def test_figures_are_functions_of_the_published_rows(tmp_path):
     published = [*rows([500.0, 600.0], "bc"), *rows([900.0, 1200.0], "ravl")]
     rundir.upsert_rows(path, published, list(published[0]))
     (name, drawn), *others = figure.draw(tmp_path).items()
-    assert (name, others) == ("offline_mbrl/made-up.png", [])
+    assert (name, others) == ("offline_mbrl/made-up", [])
     lines = [line.get_ydata() for line in drawn.axes[0].get_lines()]
     assert any(np.array_equal(np.sort(y), [900.0, 1200.0]) for y in lines if len(y) == 2)
+
+
+def test_the_same_rows_give_the_same_bytes_in_two_processes(tmp_path):
+    drawn = []
+    for attempt in ("one", "two"):
+        path = tmp_path / attempt / "offline_mbrl" / "summary.csv"
+        published = [*rows([500.0, 600.0, 700.0], "bc"), *rows([900.0, 1200.0, 1000.0], "ravl")]
+        rundir.upsert_rows(path, published, list(published[0]))
+        command = [sys.executable, "-m", "paper_figs", "--only=offline_mbrl", f"--results={tmp_path / attempt}"]
+        subprocess.run(command, cwd=reproduce.RESULTS.parent, check=True, capture_output=True)
+        drawn.append({p.name: p.read_bytes() for p in path.parent.glob("made-up.*")})
+    assert sorted(drawn[0]) == ["made-up.pdf", "made-up.png"]
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [(["--only=offline_mbr"], "did you mean offline_mbrl"), ([], "has no rows")]
+)
+def test_figures_refuse(monkeypatch, capsys, tmp_path, words, expected):
+    monkeypatch.setattr(sys, "argv", ["paper_figs", f"--results={tmp_path}", *words])
+    with pytest.raises(SystemExit) as stop:
+        draw_all()
+    assert stop.value.code == 2
+    assert expected in capsys.readouterr().err

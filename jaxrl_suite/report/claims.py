@@ -1,0 +1,192 @@
+"""Claims: a sentence, the runs behind it, and the rule that turns an interval into a verdict.
+
+A verdict is *supported*, *not supported* or *inconclusive*. The rule of a claim follows from its kind and margin, which
+are fixed in code before the runs are made. Claims of one family are corrected together (Holm 1979): a claim is only
+supported if its adjusted p-value is below 0.05 too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+from jaxrl_suite.errors import UserError
+from jaxrl_suite.report.multiplicity import holm
+from jaxrl_suite.report.stats import LEVEL, NAN, Interval, mean_interval
+
+Rows = Sequence[Mapping[str, Any]]
+REPORTED = 100  # seeds below are reported, those from 1000 on are for tuning
+ALPHA = 1.0 - LEVEL
+SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE = "supported", "not supported", "inconclusive"
+
+
+class Evidence(NamedTuple):
+    """What the runs say about a claim."""
+
+    differences: np.ndarray  # [n] one per seed
+    seeds: tuple[int, ...]
+
+
+class Needed(NamedTuple):
+    """Runs that a claim needs, at the preset and seeds that are asked for."""
+
+    algo: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence that runs can support or not."""
+
+    id: str
+    statement: str
+    source: str
+    """Paper with figure or table; says so where the comparison is our own."""
+    experiment: str
+    family: str
+    """Claims of the same family are corrected together."""
+    needs: tuple[Needed, ...]
+    statistic: str
+    """What is estimated, in words."""
+    evidence: Callable[[Rows], Evidence]
+    kind: str = "superiority"
+    """superiority, non-inferiority or equivalence."""
+    margin: float = 0.0
+    """Of non-inferiority and equivalence, in the units of the statistic."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in RULES:
+            raise ValueError(f"{self.id}: a claim's kind is one of {', '.join(RULES)}, not {self.kind!r}")
+        if (self.kind == "superiority") != (self.margin == 0.0) or self.margin < 0.0:
+            raise ValueError(f"{self.id}: {self.kind} with a margin of {self.margin}")
+
+
+class Rule(NamedTuple):
+    """A kind of claim: when an interval supports it, when it speaks against it, and the p-value of its test."""
+
+    supports: Callable[[Interval, float], bool]
+    refutes: Callable[[Interval, float], bool]
+    p_value: Callable[[np.ndarray, float], float]
+    words: str
+
+
+def _one_sided(x: np.ndarray, null: float) -> float:
+    """Student's t-test that the mean of `x` [n] is at most `null`. Fewer than two values give NaN."""
+    if len(x) < 2:
+        return NAN
+    if np.ptp(x) == 0.0:  # all values are the same
+        return 0.0 if x[0] > null else 1.0
+    return float(scipy_stats.ttest_1samp(x, null, alternative="greater").pvalue)
+
+
+# Superiority is tested on both sides, so that its p-value says the same as its 95% interval. The tests with a margin
+# are one-sided; asking the 95% interval too makes them stricter than the usual 5%.
+RULES = {
+    "superiority": Rule(
+        lambda i, m: i.low > 0.0,
+        lambda i, m: i.high < 0.0,
+        lambda x, m: 2.0 * min(_one_sided(x, 0.0), _one_sided(-x, 0.0)) if len(x) > 1 else NAN,
+        "supported if the 95% interval is above 0, not supported if below",
+    ),
+    "non-inferiority": Rule(
+        lambda i, m: i.low > -m,
+        lambda i, m: i.high < -m,
+        lambda x, m: _one_sided(x, -m),
+        "supported if the 95% interval is above -{margin:g}, not supported if below",
+    ),
+    "equivalence": Rule(
+        lambda i, m: -m < i.low and i.high < m,
+        lambda i, m: i.high < -m or i.low > m,
+        lambda x, m: max(_one_sided(x, -m), _one_sided(-x, -m)) if len(x) > 1 else NAN,
+        "supported if the 95% interval is within ±{margin:g}, not supported if outside",
+    ),
+}
+
+
+class Finding(NamedTuple):
+    """A claim with what was found."""
+
+    claim: Claim
+    interval: Interval
+    adjusted_p: float  # Holm's, within the family
+    seeds: tuple[int, ...]
+    verdict: str
+
+
+def rule(claim: Claim) -> str:
+    """The rule of a claim in words."""
+    words = RULES[claim.kind].words.format(margin=claim.margin)
+    return f"{words}; Holm-adjusted p < {ALPHA:.2f} in family {claim.family}"
+
+
+def verdict(kind: str, margin: float, interval: Interval, adjusted_p: float) -> str:
+    """What an interval says. Without bounds nothing is decided."""
+    if not interval.bounded:
+        return INCONCLUSIVE
+    if RULES[kind].refutes(interval, margin):
+        return NOT_SUPPORTED
+    return SUPPORTED if RULES[kind].supports(interval, margin) and adjusted_p < ALPHA else INCONCLUSIVE
+
+
+def judge(claims: Sequence[Claim], rows: Rows) -> list[Finding]:
+    """Findings on `claims` from summary rows of one preset. A family counts in whole, also where runs are missing.
+
+    Raises:
+        UserError: rows of tuning seeds.
+    """
+    tuning = sorted({int(row["seed"]) for row in rows if int(row["seed"]) >= REPORTED})
+    if tuning:
+        raise UserError(f"rows of seeds {tuning} cannot support a claim: reported seeds are 0 to {REPORTED - 1}")
+    found = [claim.evidence(rows) for claim in claims]
+    p_values = [RULES[c.kind].p_value(e.differences, c.margin) for c, e in zip(claims, found, strict=True)]
+    adjusted = np.full(len(claims), NAN)
+    for family in {claim.family for claim in claims}:
+        members = [index for index, claim in enumerate(claims) if claim.family == family]
+        adjusted[members] = holm([p_values[index] for index in members])
+    findings = []
+    for claim, evidence, p in zip(claims, found, adjusted, strict=True):
+        interval = mean_interval(evidence.differences)
+        said = verdict(claim.kind, claim.margin, interval, float(p))
+        findings.append(Finding(claim, interval, float(p), evidence.seeds, said))
+    return findings
+
+
+# --- Evidence ---
+def above(metric: str, ours: Needed, theirs: Needed) -> Callable[[Rows], Evidence]:
+    """Differences of a metric between two algorithms, paired by seed; a diverged run is left out with its partner."""
+    return lambda rows: _paired(_by_seed(rows, ours, metric), _by_seed(rows, theirs, metric))
+
+
+def above_column(metric: str, ours: Needed, column: str) -> Callable[[Rows], Evidence]:
+    """Differences between a metric and another column of the same row, such as the behaviour's return."""
+    return lambda rows: _paired(_by_seed(rows, ours, metric), _by_seed(rows, ours, column))
+
+
+def _paired(a: Mapping[int, float], b: Mapping[int, float]) -> Evidence:
+    seeds = tuple(sorted(set(a) & set(b)))
+    return Evidence(np.array([a[seed] - b[seed] for seed in seeds]), seeds)
+
+
+def _by_seed(rows: Rows, needed: Needed, column: str) -> dict[int, float]:
+    """A column of the finished runs by seed.
+
+    Raises:
+        UserError: two runs of one seed, of which nobody can say which one counts.
+    """
+    values: dict[int, float] = {}
+    for row in rows:
+        if (row["algo"], row["dataset"], row["status"]) != (*needed, "finished"):
+            continue
+        seed, value = int(row["seed"]), float(row[column])
+        if seed in values:
+            raise UserError(
+                f"two rows of {needed.algo} on {needed.dataset} with seed {seed}; keep those of one configuration"
+            )
+        if math.isfinite(value):
+            values[seed] = value
+    return values
