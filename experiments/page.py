@@ -1,0 +1,252 @@
+"""The results page as text: a function of rows, claims and runs. Every text that comes from outside is escaped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any, NamedTuple
+
+from jaxrl_suite.errors import UserError
+from jaxrl_suite.report import comparison
+from jaxrl_suite.report.claims import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
+
+TEMPLATE = Path(__file__).with_name("report.html")
+CURVES = {"return_mean": "Return per episode", "score": "Normalised score"}  # columns of eval.csv
+SIGNS = {SUPPORTED: "✓", NOT_SUPPORTED: "✗", INCONCLUSIVE: "?"}
+NOTHING = "–"
+
+
+class Experiment(NamedTuple):
+    """A folder of published results."""
+
+    name: str
+    rows: Sequence[Mapping[str, Any]]  # of summary.csv
+    claims: Sequence[Mapping[str, Any]]  # of claims.csv
+
+
+class Run(NamedTuple):
+    """A run directory."""
+
+    name: str
+    config: Mapping[str, Any]
+    command: str  # empty where it is not known
+    run_ids: set[str]
+    curves: Sequence[Mapping[str, Any]]  # per seed: seed, and [update, value or None] points of each of CURVES
+
+
+class Cell(NamedTuple):
+    """A cell of a table: what is shown, as HTML, and what it is sorted by."""
+
+    html: str
+    value: str
+    number: bool
+
+
+def build(experiments: Sequence[Experiment], runs: Sequence[Run]) -> str:
+    """The whole page; equal arguments give equal text."""
+    names = [(f"experiment-{index}", each) for index, each in enumerate(experiments)]
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        overview=_overview(experiments, runs),
+        links=" ".join(f'<a href="#{place}">{escape(each.name)}</a>' for place, each in names),
+        claims="\n".join(_claim(each.name, row) for each in experiments for row in each.claims) or _soft("No claims."),
+        curves=_curves(runs),
+        experiments="\n".join(_experiment(place, each) for place, each in names),
+        provenance="\n".join(_provenance(experiments, runs)),
+        data=embedded([{"name": _label(run), "seeds": run.curves} for run in runs]),
+    )
+
+
+def embedded(value: Any) -> str:
+    """JSON that no HTML parser takes for the end of a script or for a comment."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+# --- Parts ---
+def _overview(experiments: Sequence[Experiment], runs: Sequence[Run]) -> str:
+    verdicts = Counter(str(row["verdict"]) for each in experiments for row in each.claims)
+    said = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in SIGNS if verdicts[verdict])
+    counts = [
+        _count(len(experiments), "experiment"),
+        _count(sum(len(each.rows) for each in experiments), "row"),
+        _count(sum(verdicts.values()), "claim") + (f" ({said})" if said else ""),
+        _count(len(runs), "run with learning curves", "runs with learning curves"),
+    ]
+    return escape("; ".join(counts) + ".")
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _claim(experiment: str, row: Mapping[str, Any]) -> str:
+    verdict, bounds = str(row["verdict"]), f"[{_shown(row['ci_low'])}, {_shown(row['ci_high'])}]"
+    known = math.isfinite(row["ci_low"]) and math.isfinite(row["ci_high"])
+    facts = {
+        "Estimate": f"{_shown(row['estimate'])} {bounds if known else '(no interval)'}",
+        "Statistic": _shown(row["statistic"]),
+        "Seeds": f"{_shown(row['seeds'])} (n = {_shown(row['n'])})",
+        "Rule": _shown(row["rule"]),
+        "Adjusted p": _shown(row["adjusted_p"]),
+        "Source": _shown(row["source"]),
+        "Runs": f"{experiment}, preset {_shown(row['preset'])}",
+    }
+    return (
+        f'<article class="card">\n<h3>{escape(_shown(row["statement"]))}</h3>\n'
+        f'<p><span class="verdict {verdict.replace(" ", "-")}">{SIGNS[verdict]} {escape(verdict)}</span></p>\n'
+        f"{_facts(facts, command=_shown(row['command']))}\n</article>"
+    )
+
+
+def _facts(facts: Mapping[str, str], **code: str) -> str:
+    """A list of named facts; those of `code` are set as code, and left out where empty."""
+    lines = [f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items()]
+    lines += [f"<dt>{name.title()}</dt><dd><code>{escape(text)}</code></dd>" for name, text in code.items() if text]
+    return "<dl>\n" + "\n".join(lines) + "\n</dl>"
+
+
+def _curves(runs: Sequence[Run]) -> str:
+    if not runs:
+        return _soft("None: this page was made without run directories (--runs=FOLDER adds them).")
+    choices = "".join(f'<option value="{name}">{escape(words)}</option>' for name, words in CURVES.items())
+    return (
+        '<div class="tools"><label for="metric">Quantity</label>'
+        f'<select id="metric">{choices}</select></div>\n'
+        '<svg id="chart" role="img" aria-label="Learning curves of the chosen runs; the rows below hold the numbers">'
+        '</svg>\n<fieldset id="runs"><legend>Runs to compare</legend></fieldset>\n'
+        + _soft("Thin lines: one per seed. Thick lines: mean over seeds, where all of them have a value.")
+    )
+
+
+def _experiment(place: str, experiment: Experiment) -> str:
+    name = escape(experiment.name)
+    columns = list(dict.fromkeys(column for row in experiment.rows for column in row))
+    rows = [[_cell(row.get(column, math.nan)) for column in columns] for row in experiment.rows]
+    return (
+        f'<h2 id="{place}">{name}</h2>\n<h3>Aggregate over seeds</h3>\n{_aggregate(place, experiment)}\n'
+        f"<h3>Rows</h3>\n{_table(f'{place}-rows', f'Rows of {name}, one per seed', columns, rows)}"
+    )
+
+
+def _aggregate(place: str, experiment: Experiment) -> str:
+    """Mean, 95% t-interval and n of every metric; or why these rows have no mean."""
+    try:
+        found = {metric: comparison.compare(experiment.rows, metric) for metric in comparison.METRICS}
+    except UserError as reason:
+        return _soft(f"No aggregate: {reason}.")
+    first = next(iter(found.values()))
+    rows = [
+        [_cell(algo), _cell(task.dataset), _cell(task.preset)]
+        + [_mean(each.cells[task, algo]) for each in found.values()]
+        for task in first.tasks
+        for algo in first.algos
+        if (task, algo) in first.cells
+    ]
+    captions = "".join(f"<li>{metric}: {escape(each.caption)}</li>" for metric, each in found.items())
+    caption = f"Means of {escape(experiment.name)} [95% t-interval], n seeds"
+    table = _table(f"{place}-means", caption, ["algo", "dataset", "preset", *found], rows)
+    return f"{table}\n<details><summary>What the columns are</summary><ul>{captions}</ul></details>"
+
+
+def _mean(cell: comparison.Cell) -> Cell:
+    mean, low, high, n = cell.interval
+    text = f"{mean:,.1f}" if math.isfinite(mean) else NOTHING
+    bounds = f" [{low:,.1f}, {high:,.1f}]" if cell.interval.bounded else ""
+    reasons = ((cell.diverged, "diverged"), (cell.missing, "without value"))
+    lost = "".join(f", {number} {reason} left out" for number, reason in reasons if number)
+    shown = f"<strong>{text}</strong>" if cell.best else text
+    return Cell(f"{shown}{bounds}, n={n}{lost}", _cell(mean).value, True)
+
+
+def _table(place: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """A table that sorts and filters, in a box of its own; `caption` is HTML."""
+    heads = "".join(
+        f'<th scope="col" aria-sort="none"><button type="button">{escape(name)}</button></th>' for name in columns
+    )
+    body = "\n".join(f"<tr>{_first(row[0])}{''.join(map(_td, row[1:]))}</tr>" for row in rows)
+    return (
+        f'<div class="tools"><label for="{place}-filter">Filter by words</label>'
+        f'<input id="{place}-filter" type="search" data-table="{place}" aria-describedby="{place}-count">'
+        f'<span id="{place}-count" class="soft" role="status"></span></div>\n'
+        f'<div class="box" role="region" aria-label="{caption}" tabindex="0"><table id="{place}">'
+        f"<caption>{caption}</caption>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _first(cell: Cell) -> str:
+    return f'<th scope="row" data-value="{cell.value}">{cell.html}</th>'
+
+
+def _td(cell: Cell) -> str:
+    return f'<td{" class=number" if cell.number else ""} data-value="{cell.value}">{cell.html}</td>'
+
+
+def _provenance(experiments: Sequence[Experiment], runs: Sequence[Run]) -> list[str]:
+    """An entry per group of published rows, and per run that has none."""
+    entries, known = [], set()
+    for experiment in experiments:
+        groups: dict[str, list[Mapping[str, Any]]] = {}
+        for row in experiment.rows:
+            groups.setdefault(str(row["group_id"]), []).append(row)
+        for group, rows in groups.items():
+            ids = {str(row["run_id"]) for row in rows}
+            mine = [run for run in runs if run.run_ids & ids]
+            entries.append(_entry(_title(experiment.name, rows[0]), _origin(group, rows), mine[:1]))
+            known |= ids
+    return entries + [_entry(f"{run.name} (no row above)", {}, [run]) for run in runs if not run.run_ids & known]
+
+
+def _title(experiment: str, row: Mapping[str, Any]) -> str:
+    return f"{experiment}: {row['algo']} on {row['dataset']}, preset {row['preset']}"
+
+
+def _origin(group: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    def each(name: str) -> str:
+        return ", ".join(dict.fromkeys(_shown(row[name]) for row in rows))
+
+    return {
+        "group_id": group,
+        "git_commit": each("git_commit"),
+        "wall_seconds": each("wall_seconds"),
+        "host": each("host"),
+        "run_id by seed": ", ".join(f"{row['seed']}: {row['run_id']}" for row in rows),
+    }
+
+
+def _entry(title: str, facts: Mapping[str, str], run: Sequence[Run]) -> str:
+    config = "".join(
+        "<details><summary>Configuration</summary>"
+        f"<pre tabindex=0>{escape(json.dumps(each.config, indent=2, sort_keys=True))}</pre></details>\n"
+        for each in run
+    )
+    known = _facts(facts, command=run[0].command if run else "")
+    return f'<article class="card">\n<h3>{escape(title)}</h3>\n{known}\n{config}</article>'
+
+
+def _label(run: Run) -> str:
+    seeds = ", ".join(str(curve["seed"]) for curve in run.curves)
+    return f"{run.name}, seeds {seeds}"
+
+
+# --- Values ---
+def _cell(value: Any) -> Cell:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    missing = number and math.isnan(value)
+    key = "" if missing else repr(value).replace("inf", "Infinity") if number else str(value)
+    return Cell(escape(_shown(value)), escape(key), number)
+
+
+def _shown(value: Any) -> str:
+    """A value for people: floats to one decimal from 100 on, else to four digits."""
+    if isinstance(value, float):
+        return NOTHING if math.isnan(value) else f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
+    return str(value)
+
+
+def _soft(text: str) -> str:
+    return f'<p class="soft">{escape(text)}</p>'
