@@ -242,9 +242,9 @@ def _cell(value: Any) -> Cell:
 
 
 def _shown(value: Any) -> str:
-    """A value for people: floats to one decimal from 100 on, else to four digits."""
+    """A value for people: floats to one decimal from 10 on, else to four digits."""
     if isinstance(value, float):
-        return NOTHING if math.isnan(value) else f"{value:,.1f}" if abs(value) >= 100 else f"{value:.4g}"
+        return NOTHING if math.isnan(value) else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.4g}"
     return str(value)
 
 
