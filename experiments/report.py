@@ -60,6 +60,7 @@ def experiments_of(results: Path) -> list[page.Experiment]:
 def _rows(folder: Path) -> list[dict[str, Any]]:
     """The summary rows of an experiment, checked and in a fixed order."""
     rows, path = tables.published(folder), folder / tables.SUMMARY
+    _whole(path)
     _require(path, rows, session.SUMMARY_COLUMNS)
     for row in rows:
         _numbers(path, row, ("seed", "updates", *comparison.METRICS))
@@ -68,7 +69,10 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 def _claims(path: Path) -> list[dict[str, Any]]:
     """The findings of an experiment, in the order they were published; none where it tests no claims."""
-    found = rundir.read_rows(path) if path.exists() else []
+    if not path.exists():
+        return []
+    found = rundir.read_rows(path)
+    _whole(path)
     _require(path, found, claims.COLUMNS)
     for row in found:
         _numbers(path, row, BOUNDS)
@@ -78,6 +82,12 @@ def _claims(path: Path) -> list[dict[str, Any]]:
                 "write it anew with experiments.reproduce --publish"
             )
     return found
+
+
+def _whole(path: Path) -> None:
+    """Refuse a file whose last line is torn: its last cell may be, too."""
+    if not path.read_bytes().endswith(b"\n"):
+        raise UserError(f"{path} is half written: its last line does not end; write it anew, or end the line")
 
 
 def _require(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
