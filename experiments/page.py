@@ -117,7 +117,7 @@ def _curves(runs: Sequence[Run]) -> str:
     return (
         '<div class="tools"><label for="metric">Quantity</label>'
         f'<select id="metric">{choices}</select></div>\n'
-        '<svg id="chart" role="img" aria-label="Learning curves of the chosen runs; the tables below hold where they end">'
+        '<svg id="chart" role="img" aria-label="Learning curves of the chosen runs; the tables hold where they end">'
         '</svg>\n<fieldset id="runs"><legend>Runs to compare</legend></fieldset>\n'
         + _soft("Thin lines: one per seed. Thick lines: mean over seeds, where all of them have a value.")
     )
