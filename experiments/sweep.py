@@ -12,6 +12,8 @@ Exit codes: 0 done, 1 some runs failed (see failures.csv), 2 bad input, 130 inte
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import comparison, formats
 from jaxrl_suite.sweep import display, executors, grid, schedule, tasks
 from jaxrl_suite.train import identity, interrupts, rundir
+from jaxrl_suite.types import Spec
 
 EXPERIMENTS = {"offline_mbrl": offline_mbrl}
 FAILED, INTERRUPTED = 1, 130
@@ -78,8 +81,8 @@ def plan(chosen: Options) -> list[tasks.Run]:
     return list({run.group: run for run in runs}.values())
 
 
-def run_of(point: grid.Point, chosen: Options, defaults: dict, spec: offline_mbrl.Spec, info: data.DatasetInfo):
-    """A place in the grid as the run that it stands for -> `tasks.Run`."""
+def run_of(point: grid.Point, chosen: Options, defaults: dict, spec: Spec, info: data.DatasetInfo) -> tasks.Run:
+    """A place in the grid as the run that it stands for."""
     names = ("preset", "seeds", "out", "episodes", "checkpoint_seconds")
     shared = {"algo": point.algo, "dataset": point.dataset, **{name: str(getattr(chosen, name)) for name in names}}
     own = {name: grid.option(name, text, defaults[name]) for name, text in point.settings.items()}
@@ -127,7 +130,8 @@ def closing(runs: Sequence[tasks.Run], console: Console) -> None:
     rows = tasks.rows_of(runs)
     if rows and not any(run.settings for run in runs):
         show = formats.FORMATS["markdown"][1]
-        console.print(show(comparison.compare(rows, "return_last"), "algo"), markup=False)
+        with contextlib.suppress(UserError):  # rows that cannot share a table are still where the next line says
+            console.print(show(comparison.compare(rows, "return_last"), "algo"), markup=False)
     console.print(f"rows: {runs[0].out / runs[0].experiment / 'summary.csv'}")
 
 
@@ -155,6 +159,8 @@ def main() -> int:
     options.require_positive(chosen)
     if chosen.workers > 256:
         raise UserError(f"--workers={chosen.workers} is more than this machine can serve; give at most 256")
+    # Planning asks which devices there are; their memory is for the workers, which share it.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     runs = plan(chosen)
     console = Console(highlight=False, soft_wrap=True)
     if chosen.dry_run:

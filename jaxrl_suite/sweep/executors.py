@@ -61,4 +61,4 @@ def pinned(environment: Mapping[str, str], threads: int) -> dict[str, str]:
     flags = environment.get("XLA_FLAGS", "")
     if threads == 1 and "xla_cpu_multi_thread_eigen" not in flags:
         flags = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
-    return {name: count for name in names} | {"PYTHONUNBUFFERED": "1"} | dict(environment) | {"XLA_FLAGS": flags}
+    return dict.fromkeys(names, count) | {"PYTHONUNBUFFERED": "1"} | dict(environment) | {"XLA_FLAGS": flags}

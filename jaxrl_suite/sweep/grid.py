@@ -48,7 +48,7 @@ def parse(words: Sequence[str]) -> tuple[Setting, ...]:
     Raises:
         UserError: a word is not name=value,value, or a field is named twice.
     """
-    settings = []
+    settings: list[Setting] = []
     for word in words:
         name, equals, values = word.partition("=")
         name = name.strip().lstrip("-").replace("-", "_")

@@ -37,7 +37,7 @@ class Attempt(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A run that has been given up; exit code 0 where no worker was needed to see that it cannot be done."""
+    """A run that has been given up; without a log where no worker was needed to see that it cannot be done."""
 
     run: Run
     code: int
@@ -100,14 +100,14 @@ def _fill(board: Board, executor: Executor) -> None:
         try:
             found = state(run)
         except UserError as error:
-            _give_up(board, Failure(run, 0, number - 1, None, str(error)))
+            _give_up(board, Failure(run, BAD_INPUT, number - 1, None, str(error)))
             continue
         if found == "finished":
             _complete(board, run)
         elif found == "busy":
             board.elsewhere.append((run, number))
         else:
-            log = run.out / run.experiment / "logs" / f"{run.group}.log"
+            log = _log(run)
             offset = log.stat().st_size if log.exists() else 0
             board.running.append(Attempt(run, number, executor.start(run.task, log), log, offset))
 
@@ -129,12 +129,22 @@ def _settle(board: Board, attempt: Attempt, code: int) -> None:
         board.waiting.append((run, number))
         return
     last = tail(attempt.log, attempt.offset)
-    if code == BAD_INPUT and rundir.IN_USE in last:
+    if code == BAD_INPUT and (rundir.IN_USE in last or _is_elsewhere(run)):
         board.elsewhere.append((run, number))
     elif code == BAD_INPUT or number == ATTEMPTS:
         _give_up(board, Failure(run, code, number, attempt.log, last))
     else:
         board.waiting.append((run, number + 1))
+
+
+def _is_elsewhere(run: Run) -> bool:
+    """Whether another process holds the run, or has just ended it; its lines may hide the refusal in the log."""
+    return rundir.look(run.out, run.experiment, run.label, run.group)[1] in ("busy", "finished")
+
+
+def _log(run: Run) -> Path:
+    path, _ = rundir.look(run.out, run.experiment, run.label, run.group)
+    return path.parent / "logs" / f"{path.name}.log"
 
 
 def _stop(board: Board) -> None:
