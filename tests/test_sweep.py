@@ -208,7 +208,7 @@ def test_a_worker_that_finds_its_folder_taken_has_not_failed(fake, monkeypatch):
     held = rundir.open_run(mine.out, "fake", "fake", {"group": "g0"}, "g0", False)
     states = iter(["new"])
     monkeypatch.setattr(schedule, "state", lambda run: next(states, None) or tasks.state(run))
-    board = work_off([mine], notify=lambda board: held.close() if board.elsewhere else None)
+    board = work_off([mine], notify=lambda board: held.close() if not board.running else None)
     assert (board.done, board.failed) == ([mine], [])
     assert rundir.IN_USE in schedule.tail(schedule._log(mine), 0)
 
