@@ -8,7 +8,7 @@ holds config.json, provenance.json, metrics.jsonl, eval.csv, checkpoints and a f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -49,6 +49,42 @@ def spec_of(dataset: Dataset, info: data.DatasetInfo) -> Spec:
     return spec
 
 
+class Described(NamedTuple):
+    """What a run is, before anything is trained: what names its directory and its rows."""
+
+    frozen: dict
+    seeds: tuple[int, ...]
+    group: str
+    label: str
+
+
+def describe(
+    shared: options.Shared, entry: algorithms.Entry, config: Any, spec: Spec, info: data.DatasetInfo
+) -> Described:
+    """The frozen config of a run on these devices, its seeds, group id and label.
+
+    Raises:
+        UserError: the algorithm learns online, or the seeds cannot be read.
+    """
+    if entry.online:
+        raise UserError(f"{entry.name} learns online; use python -m experiments.collect, or choose bc or ravl")
+    frozen = session.freeze(
+        EXPERIMENT,
+        entry,
+        config,
+        spec.name,
+        dataset=info.name,
+        dataset_sha256=info.sha256,
+        rows=info.rows,
+        preset=shared.preset,
+        episodes=shared.episodes,
+        model=identity.digest(str(shared.model)) if shared.model else "",
+    )
+    seeds = options.parse_seeds(shared.seeds)
+    group = identity.group_id(frozen, seeds, None, mesh.layout())
+    return Described(frozen, seeds, group, f"{entry.name.replace(':', '.')}-{info.name}")
+
+
 def references(spec: Spec, info: data.DatasetInfo, out: Path, preset: str, algo: str) -> list[tables.Reference]:
     """The lines to compare with: the data set's behaviour, and BC from this folder's runs or the published results."""
     behaviour = stats.Interval(info.return_mean, float("nan"), float("nan"), info.episodes)
@@ -86,24 +122,10 @@ def header(shared: options.Shared, info: data.DatasetInfo, seeds: tuple[int, ...
 
 def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console: Console) -> int:
     """One run, end to end -> exit code."""
-    seeds = options.parse_seeds(shared.seeds)
     dataset, info = data.load(shared.dataset)
     spec = spec_of(dataset, info)
-    frozen = session.freeze(
-        EXPERIMENT,
-        entry,
-        config,
-        spec.name,
-        dataset=info.name,
-        dataset_sha256=info.sha256,
-        rows=info.rows,
-        preset=shared.preset,
-        episodes=shared.episodes,
-        model=identity.digest(str(shared.model)) if shared.model else "",
-    )
+    frozen, seeds, group, label = describe(shared, entry, config, spec, info)
     built = session.build(frozen)
-    group = identity.group_id(frozen, seeds, None, mesh.layout())
-    label = f"{entry.name.replace(':', '.')}-{info.name}"
     display = Display(console)
     shown = {"config": frozen, "seeds": seeds}
     with rundir.open_run(shared.out, EXPERIMENT, label, shown, group, shared.fresh) as directory:
@@ -141,7 +163,11 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
         lines = references(spec, info, shared.out, shared.preset, entry.name)
         evals = session.evals_of(directory.path)
         figure = plots.run_figure(evals, lines, f"{entry.name} on {info.name}", directory.path / "curves.png")
-        mine = [row for row in rundir.read_rows(summary) if row["group_id"] == group]
+        # By run id: a later run of more seeds replaces these rows by its own.
+        ids = {identity.run_id(frozen, seed) for seed in seeds}
+        mine = [row for row in rundir.read_rows(summary) if row["run_id"] in ids]
+        if not mine:
+            raise UserError(f"{directory.path} has finished, but {summary} lacks its rows; repeat it with --fresh")
         console.print(tables.run_table(mine, lines, f"{entry.name} on {info.name}, after {mine[0]['updates']} updates"))
         console.print(f"rows: {summary}   figure: {figure}")
     return 0
@@ -152,8 +178,6 @@ def main() -> int:
     """Run what the command line describes."""
     options.cache_programs()
     shared, entry, config = options.offline(options.arguments(), "python -m experiments.offline_mbrl", __doc__ or "")
-    if entry.online:
-        raise UserError(f"{entry.name} learns online; use python -m experiments.collect, or choose bc or ravl")
     return train(shared, entry, config, Console(highlight=False, soft_wrap=True))
 
 

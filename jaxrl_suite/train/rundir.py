@@ -23,6 +23,7 @@ from jaxrl_suite.train import files, identity
 
 SCHEMA_VERSION = 1  # the newest `schema_version` of a summary that this code understands
 INTEGER = re.compile(r"[+-]?\d+")
+IN_USE = "is in use by process"  # in the message that refuses a folder which another process holds
 FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan|", re.IGNORECASE)
 
 
@@ -68,7 +69,7 @@ def open_run(out: Path, experiment: str, label: str, config: dict, group: str, f
         UserError: the folder cannot be written, another process holds it, or it is of another configuration.
     """
     parent = Path(out) / experiment
-    stem = re.sub(r"[^\w.+-]+", "-", f"{label}-{group}", flags=re.ASCII)
+    stem = _stem(label, group)
     with files.guarded(parent):
         parent.mkdir(parents=True, exist_ok=True)
         path = _make_next(parent, stem) if fresh else parent / _name(stem, max(_attempts(parent, stem), default=1))
@@ -80,6 +81,49 @@ def open_run(out: Path, experiment: str, label: str, config: dict, group: str, f
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def look(out: Path, experiment: str, label: str, group: str) -> tuple[Path, str]:
+    """Where `open_run` would go without `fresh`, and what is there; changes nothing.
+
+    Returns:
+        The path, and "new", "resumable", "finished", or "busy" while an unfinished run is held by a process.
+    """
+    parent = Path(out) / experiment
+    stem = _stem(label, group)
+    with files.guarded(parent):
+        attempts = _attempts(parent, stem) if parent.exists() else []
+        path = parent / _name(stem, max(attempts, default=1))
+        if ending(path):
+            return path, "finished"
+        if (path / "lock").exists() and _is_held(path):
+            return path, "busy"
+        return path, "resumable" if (path / "config.json").exists() else "new"
+
+
+def ending(path: Path) -> str:
+    """How a run ended, "finished" or "diverged"; empty when it has not."""
+    try:
+        status = json.loads((path / "status.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return ""
+    return str(status.get("status", "")) if isinstance(status, dict) else ""
+
+
+def _is_held(path: Path) -> bool:
+    """Ask with a shared lock, given back at once."""
+    descriptor = os.open(path / "lock", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _stem(label: str, group: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", f"{label}-{group}", flags=re.ASCII)
 
 
 def _name(stem: str, attempt: int) -> str:
@@ -110,7 +154,7 @@ def _hold(path: Path) -> int:
     except BlockingIOError as error:
         holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "unknown"
         os.close(descriptor)
-        raise UserError(f"{path} is in use by process {holder}; wait for it or use --out") from error
+        raise UserError(f"{path} {IN_USE} {holder}; wait for it or use --out") from error
     except BaseException:
         os.close(descriptor)
         raise
@@ -278,6 +322,23 @@ def upsert_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence
         merged = {row[key]: row for row in old} | {row[key]: row for row in new}
         lines = [header, *([row.get(name, "") for name in header] for row in merged.values())]
         files.write_atomically(path, b"".join(map(_csv_line, lines)).decode())
+
+
+def drop_rows(path: Path, values: set[str], key: str) -> None:
+    """Take the rows whose `key` is in `values` out of a summary, if there is one.
+
+    Raises:
+        UserError: the file is damaged (and stays as it is), or its folder cannot be written.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    with files.locked(path.with_name(f".{path.name}.lock")):
+        header, old = _read(path, key)
+        kept = [row for row in old if row[key] not in values]
+        if len(kept) < len(old):
+            lines = [header, *([row[name] for name in header] for row in kept)]
+            files.write_atomically(path, b"".join(map(_csv_line, lines)).decode())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
