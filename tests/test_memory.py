@@ -103,6 +103,7 @@ def test_bad_input_is_one_line(call, words, data):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_number_that_is_not_finite_is_said(data):
     broken = data._replace(transitions=data.transitions._replace(reward=data.transitions.reward * jnp.inf))
     with pytest.raises(UserError, match="not finite"):
