@@ -16,6 +16,18 @@ Tree = Any  # a PyTree of arrays
 Metrics = dict[str, Array]
 
 
+def _shapes(record: Any) -> str:
+    """A record by the shapes of its arrays: what a notebook should print in place of their numbers."""
+    fields = zip(record._fields, record, strict=True)
+    return f"{type(record).__name__}({', '.join(f'{name}={_shape(value)}' for name, value in fields)})"
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, tuple) and not hasattr(value, "_fields"):
+        return f"({', '.join(map(_shape, value))})"
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
+
+
 # --- Experience ---
 class Transition(NamedTuple):
     """One step of experience; leading axes are free."""
@@ -25,6 +37,9 @@ class Transition(NamedTuple):
     reward: Array  # [...]
     discount: Array  # [...] 1 - terminated; gamma belongs to the algorithm
     next_obs: Array  # [..., obs_dim] the true successor, also at the end of an episode
+
+    def __repr__(self) -> str:
+        return _shapes(self)
 
 
 class Dataset(NamedTuple):
@@ -36,6 +51,9 @@ class Dataset(NamedTuple):
     episode: Array  # [rows] int32 index of the episode
     mc_return: Array  # [rows] discounted reward to go, within the episode
     sim_state: tuple[Array, Array] | None  # (qpos [rows, nq], qvel [rows, nv]) where known
+
+    def __repr__(self) -> str:
+        return _shapes(self)
 
 
 class Timestep(NamedTuple):

@@ -1,27 +1,11 @@
-"""What several tests need: training without a run directory, and data sets from pure environments."""
+"""What several tests need: data sets from pure environments."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_suite.envs.autoreset import autoreset
-from jaxrl_suite.train.compose import chunk, population
-from jaxrl_suite.train.loop import arguments
 from jaxrl_suite.types import Dataset, Transition
-
-
-def train(algorithm, data, seeds=(0,)):
-    """All phases of an algorithm, as the loop runs them -> the last population and its metrics."""
-    previous = None
-    for index, phase in enumerate(algorithm.phases):
-        whole = population(phase)
-        state = jax.jit(whole.init)(*arguments(algorithm, seeds, data, index, previous))
-        program = chunk(whole)
-        for _ in range(phase.ticks // phase.chunk):
-            state, metrics = program.run(state, data)
-        assert len(program.traces) == 1
-        previous = jax.jit(whole.result)(state)
-    return state, metrics
 
 
 def random_data(env, rows, seed=0):

@@ -9,10 +9,11 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import jax, numpy as np
-from support import random_data, train
+from support import random_data
 from jaxrl_suite import mesh
 from jaxrl_suite.algorithms import bc
 from jaxrl_suite.envs import registry
+from jaxrl_suite.train.memory import learn
 assert jax.device_count() == 8
 env = registry.make("pendulum")
 data = random_data(env, 800)
@@ -22,8 +23,8 @@ assert sharded.transitions.obs.addressable_shards[0].data.shape[0] == 100
 uneven = mesh.shard_rows(jax.tree.map(lambda x: x[:799], data))
 assert uneven.transitions.obs.addressable_shards[0].data.shape[0] == 799
 algorithm = bc.make(env.spec, bc.PRESETS["smoke"])
-one, many = (train(algorithm, rows)[0] for rows in (data, sharded))
-for a, b in zip(jax.tree.leaves(one.members.weights), jax.tree.leaves(many.members.weights)):
+one, many = (learn(algorithm, rows).parameters for rows in (data, sharded))
+for a, b in zip(jax.tree.leaves(one.weights), jax.tree.leaves(many.weights)):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 print("equal")
 """

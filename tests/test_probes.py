@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support import random_data, train
+from support import random_data
 
 from jaxrl_suite.algorithms import ravl, sac
 from jaxrl_suite.envs.probes import PROBES
 from jaxrl_suite.models.ensemble import EnsembleConfig
 from jaxrl_suite.models.fit import FitConfig
+from jaxrl_suite.train.memory import learn
 
 GAMMA = 0.9
 STARTS = jnp.array([[-1.0, 0.0], [1.0, 0.0]])
@@ -21,10 +22,11 @@ def starts(name):
     return STARTS if matters else jnp.zeros((1, 2))
 
 
-def check(name, algorithm, population, value_tolerance, action_tolerance):
+def check(name, algorithm, trained, value_tolerance, action_tolerance):
     probe = PROBES[name]
-    assert not bool(population.diverged[0])
-    state = jax.tree.map(lambda leaf: leaf[0], population.members)
+    assert set(trained.traces.values()) == {1}
+    assert not bool(trained.diverged[0])
+    state = jax.tree.map(lambda leaf: leaf[0], trained.parameters)
     obs = starts(name)
     action, _ = algorithm.act(state, (), obs, jax.random.key(0))
     value = algorithm.q_value(state, obs, action)
@@ -47,8 +49,8 @@ def test_sac(name):
         learning_rate=3e-3,
     )
     algorithm = sac.make(PROBES[name].env.spec, config)
-    population, _ = train(algorithm, None)
-    check(name, algorithm, population, value_tolerance=0.1, action_tolerance=0.15)
+    trained = learn(algorithm, None)
+    check(name, algorithm, trained, value_tolerance=0.1, action_tolerance=0.15)
 
 
 @pytest.mark.parametrize("name", PROBES)
@@ -73,5 +75,5 @@ def test_ravl(name):
         fit=FitConfig(steps=600, checks=3, batch=64),
     )
     algorithm = ravl.make(PROBES[name].env.spec, config)
-    population, _ = train(algorithm, random_data(PROBES[name].env, 1_000))
-    check(name, algorithm, population, value_tolerance=0.15, action_tolerance=0.2)
+    trained = learn(algorithm, random_data(PROBES[name].env, 1_000))
+    check(name, algorithm, trained, value_tolerance=0.15, action_tolerance=0.2)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from jaxrl_suite import types
 from jaxrl_suite.data.columns import END_NEXT, Columns
@@ -83,6 +84,25 @@ def stats(x: np.ndarray) -> types.Stats:
     std = x.std(axis=0, dtype=np.float64)
     safe: Any = np.where(std < 1e-12, 1.0, std).astype(np.float32)
     return types.Stats(mean, safe)
+
+
+def summary(dataset: types.Dataset) -> pd.DataFrame:
+    """A row per episode of the loaded rows: episode, return (undiscounted), length (steps), terminated, truncated.
+
+    The return of an episode that lost rows is that of the rows left.
+    """
+    episode, reward = np.asarray(dataset.episode), np.asarray(dataset.transitions.reward, np.float64)
+    numbers, first, length = np.unique(episode, return_index=True, return_counts=True)
+    last = first + length - 1
+    return pd.DataFrame(
+        {
+            "episode": numbers,
+            "return": np.bincount(episode, reward)[numbers],
+            "length": length,
+            "terminated": np.asarray(dataset.transitions.discount)[last] == 0,
+            "truncated": np.asarray(dataset.truncated)[last],
+        }
+    )
 
 
 def _dataset(

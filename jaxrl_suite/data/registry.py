@@ -78,6 +78,11 @@ def load(name: str, parity: str | None = None, gamma: float = 0.99) -> tuple[typ
     raise unknown("data set", name, [*REGISTRY, *local], "(the path of an .hdf5 file works too)")
 
 
+def names() -> tuple[str, ...]:
+    """Names that `load` knows: bundled data sets, then the user's own."""
+    return (*REGISTRY, *_local())
+
+
 def catalogue() -> list[DatasetInfo]:
     """Every named data set. One that cannot be loaded has no rows and says why under provenance["problem"]."""
     bundled = [_info(name, bundled_folder() / entry.file, entry) for name, entry in REGISTRY.items()]

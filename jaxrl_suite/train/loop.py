@@ -249,7 +249,7 @@ class _Run:
     def _evaluate(self, state: Population, update: int, index: int) -> None:
         episodes = self.evaluator(state.members, self.job.seeds, index)
         for row, seed in enumerate(self.job.seeds):
-            self.books.evals.append({"seed": seed, "update": update, **_eval_row(self.job.spec, episodes, row)})
+            self.books.evals.append({"seed": seed, "update": update, **eval_row(self.job.spec, episodes, row)})
         self.display.evaluation(update, episodes.returns.mean(axis=1))
 
     # --- Checkpoints and cache ---
@@ -316,7 +316,8 @@ def _number(value: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _eval_row(spec: Spec, episodes: Episodes, row: int) -> dict:
+def eval_row(spec: Spec, episodes: Episodes, row: int) -> dict:
+    """An evaluation of the population's member `row`: the columns EVAL_COLUMNS, but for seed and update."""
     returns = episodes.returns[row]
     return {
         "episodes": len(returns),

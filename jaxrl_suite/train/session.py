@@ -16,7 +16,7 @@ import pandas as pd
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.train import checkpoint, identity, loop, rundir
+from jaxrl_suite.train import checkpoint, identity, loop, memory, rundir
 from jaxrl_suite.types import Algorithm, Array, Dataset, Spec, Transition, Tree
 
 SUMMARY_COLUMNS = [
@@ -121,10 +121,7 @@ class Run(NamedTuple):
 
     def policy(self, seed: int | None = None) -> Callable[[Any], Array]:
         """The deterministic policy of a seed (the first one by default): obs `[batch, obs_dim]` -> action."""
-        index = 0 if seed is None else self.seeds.index(seed)
-        state = jax.tree.map(lambda leaf: leaf[index], self.parameters)
-        act = jax.jit(lambda obs: self.algorithm.act(state, (), obs, jax.random.key(0))[0])
-        return lambda obs: act(jnp.asarray(obs))
+        return memory.policy_of(self.algorithm, self.parameters, 0 if seed is None else self.seeds.index(seed))
 
     def sampling_policy(self, seed: int | None = None) -> Callable[[Any, int], np.ndarray]:
         """The stochastic policy of a seed: (obs `[batch, obs_dim]`, step) -> action, the same for the same step."""
