@@ -385,6 +385,7 @@ def test_killed_at_random_moments_it_ends_with_the_rows_of_an_undisturbed_sweep(
     )
 
 
+@pytest.mark.slow
 def test_a_run_whose_rows_another_group_has_renewed_still_counts_as_finished(dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
     """Seeds 0 and 1 after seed 0 alone: the summary then has seed 0 of the second group."""
     words = (f"--dataset={dataset}", "--algo=bc", "--updates=20", *SMOKE, f"--out={tmp_path}")
