@@ -137,7 +137,7 @@ def test_names_and_configurations_are_only_texts(results, runs):
     assert len(reader.named("script")) == 2 and text.count("</script") == 2
     assert "alert" not in "".join(tag + "".join(map(str, attributes)) for tag, attributes in reader.tags)
     assert any(EVIL in shown for shown in reader.texts)
-    assert EVIL in page.Template("$name").substitute(name=EVIL) and EVIL not in page.embedded([EVIL])
+    assert not set("<>&") & set(page.embedded([EVIL, "</script>", "<!--", "&amp;"]))
     assert json.loads(page.embedded([EVIL, "<!--", "&amp;"])) == [EVIL, "<!--", "&amp;"]
 
 
