@@ -1,8 +1,9 @@
 """Test the claims: make the runs that are missing, and say what their intervals say.
 
 Every claim is a record with its source, its runs and its rule (experiments/claims.py). With --publish the rows go to
-results/<experiment>/summary.csv, and claims.csv, results/CLAIMS.md and the README's table are written anew from what is
-published. Rows that are there already (by run id) are kept as they are, so that evidence grows in parts.
+results/<experiment>/summary.csv, and claims.csv, results/CLAIMS.md, results/index.html and the README's table are
+written anew from what is published. Rows that are there already (by run id) are kept as they are, so that evidence
+grows in parts.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments import claims, offline_mbrl, options
+from experiments import claims, offline_mbrl, options, page, report
 from jaxrl_suite import data
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import tables
 from jaxrl_suite.report.claims import REPORTED, Claim, Finding, Needed, judge
-from jaxrl_suite.train import rundir, session
+from jaxrl_suite.train import files, rundir, session
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MARKERS = ("<!-- table:offline_mbrl -->", "<!-- /table -->")
@@ -41,7 +42,7 @@ class Options:
     out: Path = Path("runs")
     """Folder for runs."""
     publish: bool = False
-    """Add the rows to results/, and renew its claims and the table in the README."""
+    """Add the rows to results/, and renew its claims, its page and the table in the README."""
 
 
 def chosen_claims(only: str) -> list[Claim]:
@@ -158,6 +159,7 @@ def main() -> int:
     if chosen.publish:
         publish(rows, offline_mbrl.EXPERIMENT, RESULTS)
         renew_readme(RESULTS.parent / "README.md", chosen.preset)
+        files.write_atomically(RESULTS / "index.html", page.build(report.experiments_of(RESULTS), []))
         console.print(f"published: {RESULTS}; figures: python -m paper_figs")
     return 0
 
