@@ -22,27 +22,26 @@ COLUMNS = [
 def on_data(dataset: str) -> tuple[Claim, ...]:
     """RAVL against BC and against the data's own behaviour, on one data set."""
     ravl, bc = Needed("ravl", dataset), Needed("bc", dataset)
-    family = f"ravl on {dataset}"
-    statistic = "mean paired difference of last returns over seeds, 95% t-interval"
+    family, source = f"ravl on {dataset}", f"{RAVL}; this comparison on this data set is ours"
     return (
         Claim(
             id="ravl-beats-bc",
             statement=f"RAVL's last return on {dataset} is above BC's",
-            source=f"{RAVL}; this comparison on this data set is ours",
+            source=source,
             experiment=EXPERIMENT,
             family=family,
             needs=(bc, ravl),
-            statistic=statistic,
+            statistic="mean paired difference of last returns over seeds, 95% t-interval",
             evidence=above("return_last", ravl, bc),
         ),
         Claim(
             id="ravl-beats-behaviour",
             statement=f"RAVL's last return on {dataset} is above the mean return of the data's episodes",
-            source=f"{RAVL}; this comparison on this data set is ours",
+            source=source,
             experiment=EXPERIMENT,
             family=family,
             needs=(ravl,),
-            statistic=statistic.replace("paired difference", "difference").replace("returns", "return to the data's"),
+            statistic="mean difference of last return to the data's over seeds, 95% t-interval",
             evidence=above_column("return_last", ravl, "behaviour_return"),
         ),
     )

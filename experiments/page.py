@@ -12,7 +12,7 @@ from string import Template
 from typing import Any, NamedTuple
 
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.report import comparison
+from jaxrl_suite.report import comparison, formats
 from jaxrl_suite.report.claims import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -157,10 +157,8 @@ def _mean(cell: comparison.Cell) -> Cell:
     mean, low, high, n = cell.interval
     text = f"{mean:,.1f}" if math.isfinite(mean) else NOTHING
     bounds = f" [{low:,.1f}, {high:,.1f}]" if cell.interval.bounded else ""
-    reasons = ((cell.diverged, "diverged"), (cell.missing, "without value"))
-    lost = "".join(f", {number} {reason} left out" for number, reason in reasons if number)
     shown = f"<strong>{text}</strong>" if cell.best else text
-    return Cell(f"{shown}{bounds}, n={n}{lost}", _cell(mean).value, True)
+    return Cell(f"{shown}{bounds}, n={n}{formats.left_out(cell)}", _cell(mean).value, True)
 
 
 def _table(place: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:

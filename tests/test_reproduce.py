@@ -108,6 +108,12 @@ def test_p_values_say_what_the_intervals_say(x, margin):
             assert rule.supports(interval, margin) or rule.refutes(interval, margin)
 
 
+def test_equal_runs_are_no_evidence():
+    """Differences of exactly zero: a p-value of 1 and no verdict."""
+    same = judge(MADE_UP, [*rows([5.0, 6.0], "bc"), *rows([5.0, 6.0], "ravl")])[0]
+    assert (same.interval.estimate, same.adjusted_p, same.verdict) == (0.0, 1.0, "inconclusive")
+
+
 @pytest.mark.parametrize(("kind", "margin"), [("superiority", 1.0), ("equivalence", 0.0), ("better", 0.0)])
 def test_a_claim_needs_a_kind_and_its_margin(kind, margin):
     with pytest.raises(ValueError, match="ravl-beats-bc"):

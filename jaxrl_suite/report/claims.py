@@ -17,7 +17,7 @@ from scipy import stats as scipy_stats
 
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report.multiplicity import holm
-from jaxrl_suite.report.stats import LEVEL, NAN, Interval, mean_interval
+from jaxrl_suite.report.stats import LEVEL, NAN, Interval, mean_interval, p_value
 
 Rows = Sequence[Mapping[str, Any]]
 REPORTED = 100  # seeds below are reported, those from 1000 on are for tuning
@@ -90,7 +90,7 @@ RULES = {
     "superiority": Rule(
         lambda i, m: i.low > 0.0,
         lambda i, m: i.high < 0.0,
-        lambda x, m: 2.0 * min(_one_sided(x, 0.0), _one_sided(-x, 0.0)) if len(x) > 1 else NAN,
+        lambda x, m: p_value(x),
         "supported if the 95% interval is above 0, not supported if below",
     ),
     "non-inferiority": Rule(

@@ -86,9 +86,13 @@ def _numbers(cell: Cell) -> tuple[str, str, str]:
     """Mean, interval and what is left out; the last two are empty where there is nothing to say."""
     mean, low, high, _ = cell.interval
     bounds = f"[{low:.1f}, {high:.1f}]" if cell.interval.bounded else ""
+    return f"{mean:.1f}" if math.isfinite(mean) else NOTHING, bounds, left_out(cell)
+
+
+def left_out(cell: Cell) -> str:
+    """How many seeds a mean leaves out, and why; to be set after its n."""
     reasons = ((cell.diverged, "diverged"), (cell.missing, "without value"))
-    lost = "".join(f", {number} {reason} left out" for number, reason in reasons if number)
-    return f"{mean:.1f}" if math.isfinite(mean) else NOTHING, bounds, lost
+    return "".join(f", {number} {reason} left out" for number, reason in reasons if number)
 
 
 def _markdown_cell(cell: Cell | None) -> str:
