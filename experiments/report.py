@@ -162,6 +162,18 @@ def _finite(value: float) -> float | None:
 
 
 # --- The command ---
+def write(results: Path, out: Path, runs: Path | None = None) -> None:
+    """Write the page of `results` to `out`, whole or not at all; `runs` adds learning curves.
+
+    Raises:
+        UserError: what is read is damaged, or `out` cannot be written.
+    """
+    text = page.build(experiments_of(results), runs_of(runs) if runs is not None else [])
+    with files.guarded(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(out, text)
+
+
 def _target(chosen: Options) -> Path:
     """Where the page goes.
 
@@ -179,10 +191,7 @@ def main() -> int:
     """Write the page that the command line describes."""
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.report", __doc__ or "")
     out = _target(chosen)
-    text = page.build(experiments_of(chosen.results), runs_of(chosen.runs) if chosen.runs is not None else [])
-    with files.guarded(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(out, text)
+    write(chosen.results, out, chosen.runs)
     print(f"page: {out}")
     return 0
 

@@ -17,13 +17,13 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments import claims, offline_mbrl, options, page, report
+from experiments import claims, offline_mbrl, options, report
 from jaxrl_suite import data
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import tables
 from jaxrl_suite.report.claims import REPORTED, Claim, Finding, Needed, judge
-from jaxrl_suite.train import files, rundir, session
+from jaxrl_suite.train import rundir, session
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MARKERS = ("<!-- table:offline_mbrl -->", "<!-- /table -->")
@@ -159,7 +159,7 @@ def main() -> int:
     if chosen.publish:
         publish(rows, offline_mbrl.EXPERIMENT, RESULTS)
         renew_readme(RESULTS.parent / "README.md", chosen.preset)
-        files.write_atomically(RESULTS / "index.html", page.build(report.experiments_of(RESULTS), []))
+        report.write(RESULTS, RESULTS / "index.html")
         console.print(f"published: {RESULTS}; figures: python -m paper_figs")
     return 0
 
