@@ -7,6 +7,9 @@ own command does. A setting is a field of the algorithm's config (its --help lis
 dynamics.members); it varies only those algorithms that have the field, and at least one must. Lists of numbers are
 written 64x64. The same command again skips what has finished and resumes the rest; several sweeps may share a folder.
 
+Runs go to processes of this machine, to a Ray cluster (--executor=ray) or to Slurm (--executor=slurm). The nodes of a
+cluster share --out and the working folder under the same paths, and have the devices of the machine with the sweep.
+
 Exit codes: 0 done, 1 some runs failed (see failures.csv), 2 bad input, 130 interrupted and resumable.
 """
 
@@ -57,7 +60,21 @@ class Options:
     out: Path = Path("runs")
     """Folder for runs."""
     workers: int = 1
-    """Processes at a time; they share the cores evenly."""
+    """Runs at a time; on this machine they share the cores evenly."""
+    executor: str = "local"
+    """Where runs go: local (processes of this machine), ray or slurm; the last two need the extra sweep."""
+    address: str = ""
+    """Ray: host:port of the cluster, or auto for that of this node. Empty starts Ray on this machine."""
+    cpus: int = 1
+    """Ray and Slurm: cores of each run."""
+    gpus: float = 0.0
+    """Ray and Slurm: GPUs of each run; on Ray also a part of one."""
+    memory: float = 0.0
+    """Ray and Slurm: memory of each run in GB; 0 leaves it to the cluster."""
+    partition: str = ""
+    """Slurm: partition; empty is the cluster's default."""
+    time: int = 60
+    """Slurm: minutes of a job. A run that needs more saves, and goes on in another job."""
     dry_run: bool = False
     """Print the plan and how long it may take, and run nothing."""
 
@@ -135,11 +152,18 @@ def closing(runs: Sequence[tasks.Run], console: Console) -> None:
     console.print(f"rows: {runs[0].out / runs[0].experiment / 'summary.csv'}")
 
 
-def sweep(runs: Sequence[tasks.Run], workers: int, console: Console) -> int:
+def place(chosen: Options) -> executors.Place:
+    """What each run gets on a cluster."""
+    return executors.Place(chosen.cpus, chosen.gpus, chosen.memory, chosen.partition, chosen.time)
+
+
+def sweep(runs: Sequence[tasks.Run], chosen: Options, console: Console) -> int:
     """Work off the runs -> exit code."""
+    opened = executors.opened(chosen.executor, chosen.workers, chosen.address, place(chosen))
     try:
-        with interrupts.Interrupts() as stop, display.Display(console, len(runs)).live() as shown:
-            board = schedule.work_off(runs, executors.local(workers), lambda: stop.requested, shown.update)
+        # Interrupts inside: Ray sets a handler of its own when it starts.
+        with opened as executor, interrupts.Interrupts() as stop, display.Display(console, len(runs)).live() as shown:
+            board = schedule.work_off(runs, executor, lambda: stop.requested, shown.update)
     except KeyboardInterrupt:
         console.print("stopped at once; the same command resumes from the last checkpoints")
         return INTERRUPTED
@@ -159,6 +183,7 @@ def main() -> int:
     options.require_positive(chosen)
     if chosen.workers > 256:
         raise UserError(f"--workers={chosen.workers} is more than this machine can serve; give at most 256")
+    executors.check(chosen.executor, chosen.address, place(chosen))
     # Planning asks which devices there are; their memory is for the workers, which share it.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     runs = plan(chosen)
@@ -166,7 +191,7 @@ def main() -> int:
     if chosen.dry_run:
         show_plan(runs, chosen, console)
         return 0
-    return sweep(runs, chosen.workers, console)
+    return sweep(runs, chosen, console)
 
 
 if __name__ == "__main__":
