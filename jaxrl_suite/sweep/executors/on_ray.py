@@ -69,7 +69,7 @@ class RayJob:
         try:
             return ray.get(self._ended)
         except RayActorError as error:
-            code, reason = DIED if error.actor_init_failed else LOST, str(error)
+            code, reason = DIED if error.actor_init_failed else LOST, f"place lost: {str(error).splitlines()[0]}"
         except RayTaskError as error:
             code, reason = DIED, str(error.cause)
         processes.note(self._log, reason)

@@ -1,8 +1,8 @@
 """Slurm, through submitit: a job per task.
 
 submitit sends a pickle: here the name of `processes.supervise` and an `Order` of plain words, no code. It lies beside
-the exit code, a pickle too, in `logs/submitit/`, which only the sweep and its own jobs write. The nodes share the folder
-of runs. Slurm tells a job 90 seconds before its time is up: the worker saves, and the loop submits it again, as it does
+the exit code, a pickle too, in `logs/submitit/`, which only the sweep and its own jobs write. Nodes share the folder of
+runs. Slurm tells a job 90 seconds before its time is up: the worker saves, and the loop submits it again, as it does
 when a job is pre-empted or cancelled by hand. Jobs of a sweep that was killed go on; the next sweep waits for them. A
 job that dies without a result is known from sacct, after minutes.
 """
@@ -48,7 +48,7 @@ class SlurmJob:
         try:
             return self._job.result()
         except submitit.core.utils.UncompletedJobError:
-            code, reason = LOST, f"Slurm job {self._job.job_id} ended without a result, state {self._job.state}"
+            code, reason = LOST, f"place lost: Slurm job {self._job.job_id} left no exit code, state {self._job.state}"
         except submitit.core.utils.FailedJobError:
             code, reason = DIED, f"Slurm job {self._job.job_id} failed, see {self._job.paths.stderr}"
         processes.note(self._log, reason)
