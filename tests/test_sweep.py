@@ -21,6 +21,7 @@ from experiments import offline_mbrl, options, sweep
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep import display, executors, grid, schedule, tasks
+from jaxrl_suite.sweep.executors import processes
 from jaxrl_suite.train import rundir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -310,7 +311,7 @@ def test_a_real_sweep_its_plan_and_its_rows(dataset, tmp_path, monkeypatch, caps
     assert "2 done, 0 failed, 0 diverged of 2" in output
     rows = pd.read_csv(tmp_path / "offline_mbrl" / "summary.csv")
     assert sorted(rows["updates"]) == [20, 40]
-    monkeypatch.setattr(executors, "local", lambda workers: executors.Executor(workers, None))  # nothing can start
+    monkeypatch.setattr(processes, "local", lambda workers: executors.Executor(workers, None))  # nothing can start
     assert run(monkeypatch, capsys, sweep.main, *words)[0] == 0
     code, output, _ = run(monkeypatch, capsys, sweep.main, *words, "--dry-run")
     assert "2 runs, 0 to do" in output

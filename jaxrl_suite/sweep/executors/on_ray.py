@@ -2,7 +2,8 @@
 
 What travels is the name of `processes.Supervisor` and an `Order` of plain words, no code. Nodes share the folder of
 runs and the working folder under the same paths, and have the package installed. When the sweep dies, Ray ends its
-actors; a worker whose actor dies, with its node or alone, is asked by its leash to save and stop.
+actors; a worker whose actor dies, with its node or alone, is asked by its leash to save and stop. When the cluster's
+head dies, Ray itself ends the sweep after a minute, with exit code 1; the same command resumes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ GIGABYTE = 2**30
 OBJECTS = 100 * 2**20  # bytes of a local Ray's object store: only words go through it
 ANSWER_SECONDS = 20.0
 KILL_SECONDS = 5.0
-PROBE = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
+PROBE = """
+import sys, ray
+try:
+    ray.init(sys.argv[1], log_to_driver=False)
+except Exception as error:
+    sys.exit(" ".join(str(error).split()))
+"""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 
 
@@ -127,7 +134,7 @@ def _ask(address: str) -> None:
     Raises:
         UserError: no cluster that this version of Ray can use answers there in time.
     """
-    hint = "start Ray there (ray start --head), or leave --address empty to start one here"
+    hint = "run ray start --head there and the sweep on one of its nodes, or leave --address empty to start Ray here"
     try:
         done = subprocess.run(
             [sys.executable, "-c", PROBE, address], capture_output=True, text=True, timeout=ANSWER_SECONDS
