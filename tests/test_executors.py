@@ -245,7 +245,8 @@ def test_asked_to_stop_slurm_jobs_save(slurm, fake):  # noqa: F811
     assert tasks.state(runs[0]) == "resumable"
 
 
-def test_a_slurm_job_whose_time_is_up_saves_and_is_submitted_again(slurm, fake):  # noqa: F811
+def test_a_slurm_job_whose_time_is_up_saves_and_is_submitted_again(slurm, fake, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(schedule, "ATTEMPTS", 1)  # had the worker died of the signal, that would be all
     (run,) = fake("save-once")
     ready = run.out / "fake" / "fake-g0" / "ready"
     told = []
