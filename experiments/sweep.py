@@ -54,6 +54,8 @@ class Options:
     """Episodes per evaluation and seed."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints."""
+    log: str = ""
+    """Also log every run to: tensorboard, wandb (offline), or both with a comma between."""
     out: Path = Path("runs")
     """Folder for runs."""
     workers: int = 1
@@ -83,7 +85,7 @@ def plan(chosen: Options) -> list[tasks.Run]:
 
 def run_of(point: grid.Point, chosen: Options, defaults: dict, spec: Spec, info: data.DatasetInfo) -> tasks.Run:
     """A place in the grid as the run that it stands for."""
-    names = ("preset", "seeds", "out", "episodes", "checkpoint_seconds")
+    names = ("preset", "seeds", "out", "episodes", "checkpoint_seconds", "log")
     shared = {"algo": point.algo, "dataset": point.dataset, **{name: str(getattr(chosen, name)) for name in names}}
     own = {name: grid.option(name, text, defaults[name]) for name, text in point.settings.items()}
     task = tasks.Task(f"experiments.{chosen.experiment}", {**shared, **own})
@@ -126,9 +128,9 @@ def in_words(guess: tasks.Estimate) -> str:
 
 
 def closing(runs: Sequence[tasks.Run], console: Console) -> None:
-    """The comparison where every algorithm has one setting, and where the rows are."""
+    """The comparison, a line per algorithm and settings, and where the rows are."""
     rows = tasks.rows_of(runs)
-    if rows and not any(run.settings for run in runs):
+    if rows:
         show = formats.FORMATS["markdown"][1]
         with contextlib.suppress(UserError):  # rows that cannot share a table are still where the next line says
             console.print(show(comparison.compare(rows, "return_last"), "algo"), markup=False)
