@@ -20,7 +20,7 @@ from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
-from jaxrl_suite.report import plots, stats, tables
+from jaxrl_suite.report import comparison, plots, stats, tables
 from jaxrl_suite.train import identity, interrupts, loop, rundir, session, sinks
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.types import Dataset, Spec
@@ -105,7 +105,12 @@ def references(spec: Spec, info: data.DatasetInfo, out: Path, preset: str, algo:
 
 
 def _is_bc(row: dict, dataset: str, preset: str) -> bool:
-    return (row["algo"], row["dataset"], row["preset"], row["status"]) == ("bc", dataset, preset, "finished")
+    return (comparison.line_of(row), row["dataset"], row["preset"], row["status"]) == (
+        "bc",
+        dataset,
+        preset,
+        "finished",
+    )
 
 
 def header(shared: options.Shared, info: data.DatasetInfo, seeds: tuple[int, ...], path: Path) -> dict[str, str]:
