@@ -85,8 +85,8 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
     """
     if not path.exists():
         return {}
-    rows = rundir.read_rows(path)
     checks.whole(path)
+    rows = rundir.read_rows(path)
     checks.require(path, rows, COLUMNS)
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
