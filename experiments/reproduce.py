@@ -19,11 +19,13 @@ from rich.table import Table
 
 from experiments import claims, curves, offline_mbrl, options, report
 from jaxrl_suite import data
+from jaxrl_suite.algorithms import registry
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import tables
 from jaxrl_suite.report.claims import REPORTED, Claim, Finding, Needed, judge
 from jaxrl_suite.report.comparison import line_of, settings_of
+from jaxrl_suite.sweep import grid, tasks
 from jaxrl_suite.train import rundir, session
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -120,12 +122,21 @@ def renew_readme(readme: Path, preset: str) -> None:
     readme.write_text(f"{head}{MARKERS[0]}\n{table}\n{MARKERS[1]}{tail}", encoding="utf-8")
 
 
+def words_of(need: Needed, chosen: Options) -> list[str]:
+    """The command line of a run."""
+    shared = {"algo": need.algo, "dataset": need.dataset, "seeds": chosen.seeds, "preset": chosen.preset}
+    defaults = grid.fields(next(iter(registry.get(need.algo).presets.values())))
+    settings = dict(setting.split("=", 1) for setting in need.settings.split())
+    own = {name: grid.option(name, text, defaults[name]) for name, text in settings.items()}
+    return tasks.words(tasks.Task("", {**shared, "out": str(chosen.out), **own}))[2:]
+
+
 def run_all(needed: Sequence[Needed], chosen: Options, console: Console) -> int:
     """Make the runs, or find them made; the exit code of the first that was interrupted, else 0."""
-    for algo, dataset, settings in needed:
-        words = [f"--{name}={getattr(chosen, name)}" for name in ("seeds", "preset", "out")]
-        words += [f"--algo={algo}", f"--dataset={dataset}", *(f"--{setting}" for setting in settings.split())]
-        code = offline_mbrl.train(*options.offline(words, "python -m experiments.reproduce", ""), console)
+    for need in needed:
+        code = offline_mbrl.train(
+            *options.offline(words_of(need, chosen), "python -m experiments.reproduce", ""), console
+        )
         if code:
             return code
     return 0

@@ -58,5 +58,6 @@ def _curve(axes: Axes, points: pd.DataFrame, name: str, line: str, look: tuple[s
     mean, low, high = (np.array(part) for part in list(zip(*intervals, strict=True))[:3])
     colour, dashes = look
     marker = "o" if len(table) == 1 else ""  # a single evaluation makes no line
-    axes.plot(table.index, mean, dashes, color=colour, marker=marker, label=f"{line} ({table.shape[1]} seeds)")
+    count = f"{table.shape[1]} seed{'s' if table.shape[1] > 1 else ''}"
+    axes.plot(table.index, mean, dashes, color=colour, marker=marker, label=f"{line} ({count})")
     axes.fill_between(table.index, low, high, color=colour, alpha=0.18, linewidth=0)

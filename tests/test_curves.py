@@ -233,7 +233,7 @@ def test_the_figure_of_settings_and_of_a_lost_seed(folder, runs, tmp_path):
     curves.publish(folder, runs)
     ((_, drawn),) = figure.draw(folder.parent).items()
     labels = {line.get_label() for line in drawn.axes[0].get_lines()}
-    assert labels == {"bc (1 seeds)", "ravl (2 seeds)", "ravl tau=0.1 (2 seeds)", "mean return of the data"}
+    assert labels == {"bc (1 seed)", "ravl (2 seeds)", "ravl tau=0.1 (2 seeds)", "mean return of the data"}
     assert len({(line.get_color(), line.get_linestyle()) for line in drawn.axes[0].get_lines()}) == 4
 
 

@@ -49,7 +49,7 @@ def folder(tmp_path):
     """A folder of two algorithms -> its path."""
     rows = [
         {
-            **dict.fromkeys(session.SUMMARY_COLUMNS, 1),
+            **{name: "" if name == "settings" else 1 for name in session.SUMMARY_COLUMNS},
             **{"algo": algo, "dataset": "hop", "preset": "quick", "seed": seed, "status": "finished"},
             **{"run_id": f"{algo}{seed}", "return_last": base + seed**2, "schema_version": rundir.SCHEMA_VERSION},
         }
@@ -101,6 +101,21 @@ def test_a_preset_is_chosen(command, folder):
     assert "hop, quick" in command(folder)[1]
     only = command(folder, "--preset=paper")[1]
     assert "preset paper" in only and "ravl" not in only
+
+
+def test_settings_are_compared_as_lines_of_their_own(command, folder):
+    rewrite(folder, lambda text: "settings," + text.replace("\n", "\n,")[:-1])
+    plain = command(folder)[1]
+    varied = [
+        row | {"settings": "tau=1 critics=2", "run_id": f"x{row['seed']}"} for row in tables.published(folder)[:3]
+    ]
+    rundir.upsert_rows(folder / "summary.csv", varied, ["settings", *session.SUMMARY_COLUMNS])
+    code, shown, _ = command(folder)
+    assert code == 0 and "| bc | bc tau=1 critics=2 | ravl |" in shown and "what is changed in its preset" in shown
+    assert "bc tau=1" not in plain and "changed in its preset" not in plain
+    lines = list(csv.DictReader(io.StringIO(command(folder, "--format=csv")[1])))
+    assert [line["algo"] for line in lines] == ["bc", "bc tau=1 critics=2", "ravl"]
+    assert lines[0]["mean"] == lines[1]["mean"] and "tau=1" in command(folder, "--columns=dataset")[1]
 
 
 def test_help_names_every_choice(command):
