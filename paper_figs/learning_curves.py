@@ -1,4 +1,7 @@
-"""Learning curves of published rows: the mean over seeds with its 95% t-interval, a line per algorithm and settings."""
+"""Learning curves of published rows, and how far critics promise more than their policy collects.
+
+Means over seeds with their 95% t-intervals, a line per algorithm and settings.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 # A line is told by its dashes, too: twelve looks, then they come again.
 LOOKS = [(colour, dashes) for dashes in ("-", "--", ":") for colour in (BLUE, ORANGE, GREEN, PURPLE)]
-SHOWN = {"return_mean": "return per episode", "score": "normalised score"}
+SHOWN = {"return_mean": "return per episode", "excess": "Q-value estimate − true return, at the start"}
 
 
 def draw(results: Path) -> dict[str, Figure]:
@@ -29,6 +32,7 @@ def draw(results: Path) -> dict[str, Figure]:
     for (dataset, preset), group in rows.groupby(["dataset", "preset"]):
         points = pd.DataFrame([at for run_id in group["run_id"] for at in published[run_id]])
         points = points.merge(group.assign(line=group.apply(line_of, axis=1))[["run_id", "line"]], on="run_id")
+        points["excess"] = points["q_start"] - points["mc_start"]
         behaviour = float(group["behaviour_return"].iloc[0])
         figures[f"offline_mbrl/learning-curves-{dataset}-{preset}"] = _figure(points, behaviour, f"{dataset}, {preset}")
     return figures
@@ -44,6 +48,7 @@ def _figure(points: pd.DataFrame, behaviour: float, title: str) -> Figure:
         axis.set_xlabel("gradient updates of the agent")
         axis.set_ylabel(words)
     axes[0].axhline(behaviour, color=GREY, linestyle="-.", linewidth=1.2, label="mean return of the data")
+    axes[1].axhline(0, color=GREY, linestyle="-.", linewidth=1.2)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"{title}: mean over seeds, 95% t-interval", fontsize=11)
     return figure

@@ -219,6 +219,9 @@ def test_the_figure_shows_means_with_t_intervals(folder, runs):
     assert set(lines) == {"bc (2 seeds)", "ravl (2 seeds)", "mean return of the data"}
     both = np.array([returns("ravl", 0), returns("ravl", 1)])
     np.testing.assert_allclose(lines["ravl (2 seeds)"], both.mean(0))
+    excess = [line for line in drawn.axes[1].get_lines() if str(line.get_label()).startswith(("bc", "ravl"))]
+    assert [line.get_label() for line in excess] == ["ravl (2 seeds)"]  # BC has no critics
+    np.testing.assert_allclose(excess[0].get_ydata(), 2.5 - both.mean(0) / 2)
     bands = [area.get_paths()[0].vertices[:, 1] for area in drawn.axes[0].collections]
     intervals = [mean_interval(at) for at in both.T]
     lowest, highest = min(i.low for i in intervals), max(i.high for i in intervals)

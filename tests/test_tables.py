@@ -7,12 +7,14 @@ import shutil
 import sys
 
 import pytest
+from rich.console import Console
 
-from experiments import claims, reproduce, tables
+from experiments import claims, reproduce, sweep, tables
 from jaxrl_suite import data
 from jaxrl_suite.report import mean_interval
 from jaxrl_suite.report.comparison import METRICS
 from jaxrl_suite.report.formats import COLUMNS, FORMATS
+from jaxrl_suite.sweep import tasks
 from jaxrl_suite.train import rundir, session
 
 PUBLISHED = reproduce.RESULTS / "offline_mbrl"
@@ -116,6 +118,15 @@ def test_settings_are_compared_as_lines_of_their_own(command, folder):
     lines = list(csv.DictReader(io.StringIO(command(folder, "--format=csv")[1])))
     assert [line["algo"] for line in lines] == ["bc", "bc tau=1 critics=2", "ravl"]
     assert lines[0]["mean"] == lines[1]["mean"] and "tau=1" in command(folder, "--columns=dataset")[1]
+
+
+def test_a_sweep_over_settings_closes_with_their_table(folder, monkeypatch):
+    rows = [row | {"settings": "tau=1" if row["algo"] == "bc" else ""} for row in tables.published(folder)]
+    console = Console(file=io.StringIO(), width=200)
+    monkeypatch.setattr(tasks, "rows_of", lambda _: rows)
+    (run, *_) = sweep.plan(sweep.Options(algo="bc", preset="smoke"))
+    sweep.closing([run._replace(settings={"tau": "1"})], console)
+    assert "| bc tau=1 | ravl |" in console.file.getvalue()
 
 
 def test_help_names_every_choice(command):
