@@ -171,14 +171,16 @@ def test_members_that_differ_in_settings_are_apart(run):
 
 def test_weights_and_biases_holds_what_the_logs_hold(run):
     """The real library, offline. An earlier sitting leaves nothing behind."""
-    pytest.importorskip("wandb", reason='needs wandb: pip install -e ".[wandb]"')
+    wandb = pytest.importorskip("wandb", reason='needs wandb: pip install -e ".[wandb]"')
     with Sitting(run, "wandb").add(METRICS[:2], EVALS[:1]).sinks:
         pass
+    wandb.teardown()  # waits for the process that writes, as the end of a command does
     (run / "metrics.jsonl").write_text("")
     (run / "eval.csv").unlink()
     sitting = Sitting(run, "wandb")
     with sitting.add(METRICS, EVALS).sinks:
         pass
+    wandb.teardown()
     assert sitting.notes == []
     points, described = wandb_points(run)
     assert_mirrored(points, expected(run), rtol=0)
@@ -250,6 +252,13 @@ def test_a_full_disk_stops_the_sink_alone(run):
     with sitting.sinks:
         sitting.add(METRICS)
     assert len(sitting.notes) == 1 and len((run / "metrics.jsonl").read_text().splitlines()) == len(METRICS)
+
+
+def test_logs_that_cannot_be_read_stop_the_sink_alone(run):
+    (run / "metrics.jsonl").write_text("{half")
+    notes = []
+    sinks.export("tensorboard", run, notes.append)
+    assert len(notes) == 1 and "--log=tensorboard has stopped" in notes[0]
 
 
 def test_a_folder_that_is_in_the_way_stops_the_sink_alone(run):

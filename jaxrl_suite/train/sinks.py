@@ -178,14 +178,17 @@ class Sinks:
                 described = json.loads((self._directory / "config.json").read_text(encoding="utf-8"))
                 self._several = len(described.get("variants") or ()) > 1
                 self._open[name] = SINKS[name](self._directory)
-        for kind, record in logged(self._directory) if self._open else ():
-            self.write(kind, record)
+                for kind, record in logged(self._directory):
+                    self._hand(name, kind, record)
 
     def write(self, kind: str, record: Record) -> None:
         """Hand a record on that has just been appended to the logs."""
         for name in list(self._open):
             with self._guarded(name):
-                self._open[name].write(member(record, self._several), kind, int(record["update"]), values(record))
+                self._hand(name, kind, record)
+
+    def _hand(self, name: str, kind: str, record: Record) -> None:
+        self._open[name].write(member(record, self._several), kind, int(record["update"]), values(record))
 
     @contextlib.contextmanager
     def _guarded(self, name: str) -> Iterator[None]:
