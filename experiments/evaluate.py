@@ -42,13 +42,23 @@ class Options:
 
 
 def table(run: session.Run, episodes: Episodes) -> Table:
-    """A row per seed."""
-    shown = Table("seed", "return [95% interval]", "score", "length", "Q at start", "true discounted return")
+    """A row per member."""
+    several = len(run.settings) > 1
+    shown = Table(
+        *(["settings"] if several else []),
+        "seed",
+        "return [95% interval]",
+        "score",
+        "length",
+        "Q at start",
+        "true discounted return",
+    )
     for row, (seed, variant) in enumerate(run.members):
         mean = stats.mean_interval(episodes.returns[row])
         bounds = f" [{mean.low:,.1f}, {mean.high:,.1f}]" if np.isfinite(mean.low) else ""
         shown.add_row(
-            f"{seed} {variant.settings}" if len(run.settings) > 1 else str(seed),
+            *([variant.settings] if several else []),
+            str(seed),
             f"{mean.estimate:,.1f}{bounds}",
             f"{float(scores.normalised_score(run.spec, mean.estimate)):.1f}",
             f"{episodes.lengths[row].mean():,.0f}",

@@ -87,7 +87,8 @@ def plan(chosen: Options) -> list[tasks.Run]:
         _, entry, config = read(task_of([point], (), chosen, known[point.algo]))
         names = settings.traced(entry.make(spec, config), config)
         # By config: 1e-3 and 0.001 are one place in the grid.
-        groups.setdefault((point.algo, point.dataset, names, settings.program(config, names)), {})[config] = point
+        group = groups.setdefault((point.algo, point.dataset, names, settings.program(config, names)), {})
+        group.setdefault(config, point)
     most = max(1, chosen.population // len(options.parse_seeds(chosen.seeds)))
     return [
         run_of(part, task_of(part, names, chosen, known[algo]), chosen, *described[dataset])
