@@ -24,9 +24,8 @@ from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import tables
 from jaxrl_suite.report.claims import REPORTED, Claim, Finding, Needed, judge
-from jaxrl_suite.report.comparison import line_of, settings_of
 from jaxrl_suite.sweep import grid, tasks
-from jaxrl_suite.train import rundir, session
+from jaxrl_suite.train import rundir, session, settings
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MARKERS = ("<!-- table:offline_mbrl -->", "<!-- /table -->")
@@ -78,8 +77,8 @@ def shown(findings: Sequence[Finding]) -> Table:
 
 def readme_table(rows: Sequence[dict], info: data.DatasetInfo, preset: str) -> str:
     """The table of the README, from published rows alone."""
-    wanted = ("ravl", info.name, preset)
-    mine = [row for row in rows if (line_of(row), row["dataset"], row["preset"]) == wanted]
+    wanted = ("ravl", "", info.name, preset)
+    mine = [row for row in rows if (row["algo"], row["settings"], row["dataset"], row["preset"]) == wanted]
     spec = envs.spec(str(info.env))
     return tables.to_markdown(mine, offline_mbrl.references(spec, info, RESULTS, preset, "ravl"))
 
@@ -125,9 +124,9 @@ def renew_readme(readme: Path, preset: str) -> None:
 def words_of(need: Needed, chosen: Options) -> list[str]:
     """The command line of a run."""
     shared = {"algo": need.algo, "dataset": need.dataset, "seeds": chosen.seeds, "preset": chosen.preset}
-    defaults = grid.fields(next(iter(registry.get(need.algo).presets.values())))
-    settings = dict(setting.split("=", 1) for setting in need.settings.split())
-    own = {name: grid.option(name, text, defaults[name]) for name, text in settings.items()}
+    defaults = settings.fields(next(iter(registry.get(need.algo).presets.values())))
+    changed = dict(setting.split("=", 1) for setting in need.settings.split())
+    own = {name: grid.option(name, text, defaults[name]) for name, text in changed.items()}
     return tasks.words(tasks.Task("", {**shared, "out": str(chosen.out), **own}))[2:]
 
 
@@ -149,7 +148,7 @@ def rows_of(needed: Sequence[Needed], seeds: set[int], chosen: Options) -> list[
         row
         for row in rundir.read_rows(summary)
         if int(row["seed"]) in seeds
-        and Needed(row["algo"], row["dataset"], settings_of(row)) in needed
+        and Needed(row["algo"], row["dataset"], row["settings"]) in needed
         and row["preset"] == chosen.preset
     ]
 
