@@ -49,7 +49,7 @@ def of_run(path: Path) -> list[Trained]:
     checks.require(path / EVALS, rows, ("seed", "update", "return_mean", "score"))
     for row in rows:
         checks.numbers(path / EVALS, row, [name for name in ("seed", "update", *VALUES) if name in row])
-    variants = dict(record.get("variants") or {"": {}})
+    variants = dict(record.get("variants") or [("", {})])
     several = len(variants) > 1
     found = []
     for settings, change in variants.items():

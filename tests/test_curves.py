@@ -34,7 +34,7 @@ def make_run(runs, algo, seeds, variants=None, name="", shift=0.0):
     """A run directory as the loop leaves it -> its path."""
     path = runs / (name or f"{algo}-{seeds[0]}")
     path.mkdir(parents=True)
-    more = {"variants": {text: {"tau": tau} for text, tau in variants.items()}} if variants else {}
+    more = {"variants": [[text, {"tau": tau}] for text, tau in variants.items()]} if variants else {}
     (path / "config.json").write_text(json.dumps({"config": config(algo), "seeds": seeds, **more}))
     log = rundir.Log.csv(path / "eval.csv", ("settings", "seed", "update", *curves.VALUES))
     for place in range(3):

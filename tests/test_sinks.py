@@ -160,7 +160,7 @@ def test_a_resumed_run_shows_each_point_once_and_none_that_was_cut(run):
 
 def test_members_that_differ_in_settings_are_apart(run):
     described = json.loads((run / "config.json").read_text())
-    (run / "config.json").write_text(json.dumps(described | {"variants": {"": {}, "tau=1": {"tau": 1.0}}}))
+    (run / "config.json").write_text(json.dumps(described | {"variants": [["", {}], ["tau=1", {"tau": 1.0}]]}))
     records = [{"phase": "agent", "update": 1, "seed": 0, "settings": text, "loss": 1.0} for text in ("", "tau=1")]
     with Sitting(run, "tensorboard").add(records).sinks:
         pass

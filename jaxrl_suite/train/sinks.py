@@ -92,7 +92,8 @@ def _wandb(directory: Path) -> Sink:
     import wandb
 
     _emptied(directory / "wandb")
-    record = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    described = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config, variants = described["config"], dict(described.get("variants") or ())
     quiet = wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_machine_info=True)
     runs: dict[str, Any] = {}
     opened = contextlib.ExitStack()
@@ -100,6 +101,7 @@ def _wandb(directory: Path) -> Sink:
 
     def run_of(name: str) -> Any:
         if name not in runs:
+            changed = variants.get(name.rpartition("/")[0], {})
             runs[name] = wandb.init(
                 mode="offline",
                 project=PROJECT,
@@ -107,7 +109,7 @@ def _wandb(directory: Path) -> Sink:
                 id=identity.digest(directory.name, name),
                 group=directory.name,
                 name=f"{directory.name}/{name}",
-                config={**record["config"], "member": name},
+                config={**config, "config": {**config["config"], **changed}, "member": name},
                 reinit="create_new",
                 settings=quiet,
             )
