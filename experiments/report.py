@@ -61,12 +61,11 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     """The summary rows of an experiment, checked and in a fixed order."""
     rows, path = tables.published(folder), folder / tables.SUMMARY
     checks.whole(path)
-    checks.require(path, rows, [name for name in session.SUMMARY_COLUMNS if name != "settings"])
+    checks.require(path, rows, session.SUMMARY_COLUMNS)
     for row in rows:
         checks.numbers(path, row, ("seed", "updates", *comparison.METRICS))
-    rows = [row | {"settings": comparison.settings_of(row)} if "settings" in row else row for row in rows]
     names = ("algo", "dataset", "preset", "settings")
-    return sorted(rows, key=lambda row: (*(str(row.get(name, "")) for name in names), row["seed"]))
+    return sorted(rows, key=lambda row: (*(str(row[name]) for name in names), row["seed"]))
 
 
 def _claims(path: Path) -> list[dict[str, Any]]:
