@@ -208,6 +208,8 @@ def test_figures_are_functions_of_the_published_rows(tmp_path, column):
     assert (name, others) == ("offline_mbrl/made-up", [])
     lines = [line.get_ydata() for line in drawn.axes[0].get_lines()]
     assert any(np.array_equal(np.sort(y), [900.0, 1200.0]) for y in lines if len(y) == 2)
+    path.write_text(path.read_text().replace("finished", "diverged"))
+    assert figure.draw(tmp_path) == {}
 
 
 def test_the_same_rows_give_the_same_bytes_in_two_processes(tmp_path):
