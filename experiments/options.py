@@ -21,6 +21,7 @@ import tyro
 
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.train import sinks
 
 PRESETS = ("smoke", "quick", "paper")
 GROUPS = ("--shared", "--config")  # fields of a command line's dataclass whose names are not part of the options
@@ -39,6 +40,8 @@ class Shared:
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (published, an accelerator)."""
     seeds: str = "1"
     """How many seeds, from 0 on (8), or a range (8:16). All of them train in one program."""
+    vary: tuple[str, ...] = ()
+    """Traced settings to train side by side in one program, each with all seeds: diversity=0.1 diversity=1,tau=0.01"""
     out: Path = Path("runs")
     """Folder for runs."""
     fresh: bool = False
@@ -49,6 +52,8 @@ class Shared:
     """Episodes per evaluation and seed."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints."""
+    log: str = ""
+    """Also log to: tensorboard, wandb (offline), or both with a comma between; each needs the extra of its name."""
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -156,6 +161,7 @@ def offline(arguments: Sequence[str], prog: str, description: str) -> tuple[Shar
     options: Any = parse(kind, arguments, default, prog, description)
     require_positive(options.shared)
     require_positive(options.config)
+    sinks.parse(options.shared.log)
     return options.shared, entry, options.config
 
 
