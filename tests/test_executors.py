@@ -191,7 +191,11 @@ TOOLS = {
         echo $! > {folder}/pid.$$
         echo "Submitted batch job $$" """,
     "srun": """
-        while [[ $1 == --* ]]; do case $1 in --output|--error) shift 2;; *) shift;; esac; done
+        while [[ $1 == --* ]]; do
+            [[ $1 == --output ]] && { name=${2//%j/$SLURM_JOB_ID}; exec > "${name//%t/0}"; }
+            [[ $1 == --output || $1 == --error ]] && shift
+            shift
+        done
         exec "$@" """,
     "sacct": """
         echo 'JobID|State|NodeList'
@@ -244,6 +248,17 @@ def test_asked_to_stop_slurm_jobs_save(slurm, fake):  # noqa: F811
     assert board.stopped
     assert not board.failed
     assert tasks.state(runs[0]) == "resumable"
+
+
+def test_asked_to_stop_slurm_jobs_in_the_queue_are_withdrawn(slurm, fake):  # noqa: F811
+    (run,) = fake("ok")
+    executor = slurm()
+    (run.out / "tools" / "sbatch").write_text("#!/bin/bash\necho Submitted batch job 7\n")
+    (run.out / "tools" / "scancel").write_text(f"#!/bin/bash\necho $1 > {run.out}/cancelled\n")
+    job = executor.start(run.task, run.out / "logs" / "log")
+    assert job.poll() is None
+    job.terminate()
+    assert (job.poll(), (run.out / "cancelled").read_text()) == (75, "7\n")
 
 
 def test_a_slurm_job_whose_time_is_up_saves_and_is_submitted_again(slurm, fake, monkeypatch):  # noqa: F811
