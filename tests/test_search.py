@@ -24,9 +24,10 @@ from experiments import sweep
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep import executors, schedule, search, space, studies
 from jaxrl_suite.sweep.space import Range
-from jaxrl_suite.train import rundir
+from jaxrl_suite.train import interrupts, rundir
 
 ROOT = Path(__file__).resolve().parent.parent
+LOCAL = executors.local
 DEFAULTS = {"lr": 1e-3, "critics": 2, "hidden": (8, 8), "anneal": False, "head": "mse"}
 NUMBERS = st.floats(1e-6, 1e6)
 FLOATS = st.tuples(NUMBERS, NUMBERS, st.booleans()).filter(lambda r: r[0] < r[1]).map(lambda r: Range(*r))
@@ -379,9 +380,55 @@ def test_a_real_search_its_table_and_its_cost(dataset, tmp_path, monkeypatch, ca
     assert f"--learning-rate={float(best['settings.learning_rate'])!r}" in line
     assert "--updates=20" in line
     assert "--seeds=8" in line
-    monkeypatch.setattr(executors, "local", lambda workers: executors.Executor(workers, nothing_starts))
+    monkeypatch.setattr(executors, "local", lambda workers: LOCAL(workers)._replace(start=nothing_starts))
     assert run(monkeypatch, capsys, sweep.main, *words)[0] == 0
     assert "0 to do" in run(monkeypatch, capsys, sweep.main, *words, "--dry-run")[1]
+
+
+class Failing:
+    """A job that has failed."""
+
+    def __init__(self, task, log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "a") as file:
+            file.write("no such luck\n")
+
+    def poll(self):
+        return 1
+
+
+class Asked(Failing):
+    """A job during which the search is asked to stop."""
+
+    code = None
+
+    def poll(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return self.code
+
+    def terminate(self):
+        self.code = interrupts.RESUMABLE
+
+
+def test_a_search_in_which_every_trial_fails_says_so(dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(executors, "local", lambda workers: LOCAL(workers)._replace(start=Failing))
+    code, output, _ = run(monkeypatch, capsys, sweep.main, *command(dataset, tmp_path, 2))
+    assert code == 1
+    assert output.count("no such luck") == 2
+    assert "2 of 2 trials failed" in output
+    assert "no trial has a value" in output
+    (file,) = (tmp_path / "offline_mbrl").glob("search-*.csv")
+    assert list(pd.read_csv(file)["why"]) == ["no such luck"] * 2
+
+
+def test_a_search_that_is_asked_to_stop_can_be_resumed(dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
+    for _ in range(2):
+        monkeypatch.setattr(executors, "local", lambda workers: LOCAL(workers)._replace(start=Asked))
+        code, output, _ = run(monkeypatch, capsys, sweep.main, *command(dataset, tmp_path, 2))
+        assert code == 130
+        assert "interrupted with 0 of 2 trials done; the same command resumes" in output
+    (file,) = (tmp_path / "offline_mbrl").glob("search-*.csv")
+    assert list(pd.read_csv(file)["state"]) == ["running"]
 
 
 def launch(dataset, out):  # noqa: F811

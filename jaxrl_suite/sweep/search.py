@@ -241,13 +241,15 @@ class Driver:
     def _fail(self, trial: optuna.Trial, how: str, why: str) -> None:
         trial.set_user_attr(studies.WHY, why)
         trial.set_user_attr(studies.HOW, how)
-        self._end(trial, f"{how}: {why}", self.states.FAIL)
+        told = how == "failed"  # by the display, as in any sweep
+        self._end(trial, "" if told else f"{how}: {why}", self.states.FAIL)
 
     def _end(self, trial: optuna.Trial, words: str, state: Any, value: float | None = None) -> None:
         self.live.pop(trial.number, None)
         self.study.tell(trial, value, state)
         settings = " ".join(f"{name}={short(trial.params[name])}" for name in self.settings.space)
-        self._say(f"trial {trial.number}: {words} ({settings})")
+        if words:
+            self._say(f"trial {trial.number}: {words} ({settings})")
 
 
 def _row(
@@ -269,7 +271,7 @@ def _row(
         "ci_low": value.low if value else math.nan,
         "ci_high": value.high if value else math.nan,
         "seeds": f"{run.seeds[0]}:{run.seeds[-1] + 1}" if run else "",
-        "evaluations": len(frozen.intermediate_values),
+        "evaluations": len(frozen.intermediate_values),  # that it was judged by; a pruned one may have cost one more
         **cost._asdict(),
         "why": frozen.user_attrs.get(studies.WHY, ""),
         "group_id": run.group if run else "",
