@@ -21,7 +21,7 @@ from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import plots, stats, tables
-from jaxrl_suite.train import identity, interrupts, loop, rundir, session
+from jaxrl_suite.train import identity, interrupts, loop, rundir, session, settings
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.types import Dataset, Spec
 
@@ -52,26 +52,42 @@ def spec_of(dataset: Dataset, info: data.DatasetInfo) -> Spec:
 class Described(NamedTuple):
     """What a run is, before anything is trained: what names its directory and its rows."""
 
-    frozen: dict
+    frozen: dict  # the config of the first variant
     seeds: tuple[int, ...]
+    variants: dict[str, dict[str, float]]  # settings as text -> fields that they change, trained side by side
     group: str
     label: str
+
+    @property
+    def configs(self) -> list[dict]:
+        """The frozen config of every member, in the order of the population."""
+        return [session.variant_config(self.frozen, change) for change in self.variants.values() for _ in self.seeds]
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The run id of every member."""
+        seeds = [*self.seeds] * len(self.variants)
+        return [identity.run_id(config, seed) for config, seed in zip(self.configs, seeds, strict=True)]
 
 
 def describe(
     shared: options.Shared, entry: algorithms.Entry, config: Any, spec: Spec, info: data.DatasetInfo
 ) -> Described:
-    """The frozen config of a run on these devices, its seeds, group id and label.
+    """The frozen config of a run on these devices, its seeds, variants, group id and label.
 
     Raises:
-        UserError: the algorithm learns online, or the seeds cannot be read.
+        UserError: the algorithm learns online, or the seeds or the settings to vary cannot be read.
     """
     if entry.online:
         raise UserError(f"{entry.name} learns online; use python -m experiments.collect, or choose bc or ravl")
+    names = settings.traced(entry.make(spec, config), config)
+    configs = settings.variants(config, names, shared.vary)
+    for variant in configs:
+        options.require_positive(variant)
     frozen = session.freeze(
         EXPERIMENT,
         entry,
-        config,
+        configs[0],
         spec.name,
         dataset=info.name,
         dataset_sha256=info.sha256,
@@ -81,8 +97,19 @@ def describe(
         model=identity.digest(str(shared.model)) if shared.model else "",
     )
     seeds = options.parse_seeds(shared.seeds)
-    group = identity.group_id(frozen, seeds, None, mesh.layout())
-    return Described(frozen, seeds, group, f"{entry.name.replace(':', '.')}-{info.name}")
+    varied = [name for name in names if len({getattr(variant, name) for variant in configs}) > 1]
+    changes = [{name: getattr(variant, name) for name in varied} for variant in configs]
+    texts = [_settings(shared, variant, entry.presets[shared.preset]) for variant in configs]
+    group = identity.group_id(frozen, seeds, {"variants": changes} if varied else None, mesh.layout())
+    label = f"{entry.name.replace(':', '.')}-{info.name}"
+    return Described(frozen, seeds, dict(zip(texts, changes, strict=True)), group, label)
+
+
+def _settings(shared: options.Shared, config: Any, preset: Any) -> str:
+    """What a run changes in its preset, as text."""
+    run = {"episodes": shared.episodes, "model": shared.model and shared.model.name}
+    default = {"episodes": options.Shared.episodes, "model": None}
+    return settings.differences(settings.fields(config) | run, settings.fields(preset) | default)
 
 
 def references(spec: Spec, info: data.DatasetInfo, out: Path, preset: str, algo: str) -> list[tables.Reference]:
@@ -105,7 +132,8 @@ def references(spec: Spec, info: data.DatasetInfo, out: Path, preset: str, algo:
 
 
 def _is_bc(row: dict, dataset: str, preset: str) -> bool:
-    return (row["algo"], row["dataset"], row["preset"], row["status"]) == ("bc", dataset, preset, "finished")
+    found = (row["algo"], row["settings"], row["dataset"], row["preset"], row["status"])
+    return found == ("bc", "", dataset, preset, "finished")
 
 
 def header(shared: options.Shared, info: data.DatasetInfo, seeds: tuple[int, ...], path: Path) -> dict[str, str]:
@@ -124,11 +152,14 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
     """One run, end to end -> exit code."""
     dataset, info = data.load(shared.dataset)
     spec = spec_of(dataset, info)
-    frozen, seeds, group, label = describe(shared, entry, config, spec, info)
+    described = describe(shared, entry, config, spec, info)
+    frozen, seeds, group = described.frozen, described.seeds, described.group
     built = session.build(frozen)
     display = Display(console)
     shown = {"config": frozen, "seeds": seeds}
-    with rundir.open_run(shared.out, EXPERIMENT, label, shown, group, shared.fresh) as directory:
+    if len(described.variants) > 1:
+        shown["variants"] = list(described.variants.items())
+    with rundir.open_run(shared.out, EXPERIMENT, described.label, shown, group, shared.fresh) as directory:
         display.header(header(shared, info, seeds, directory.path))
         summary = directory.path.parent / "summary.csv"
         resumed = directory.state == "resumable"
@@ -139,7 +170,7 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
                 data=mesh.shard_rows(dataset),
                 seeds=seeds,
                 config=frozen,
-                gamma=getattr(config, "gamma", 0.99),
+                variants=session.variants_of(built, described.variants),
                 episodes=shared.episodes,
                 checkpoint_seconds=shared.checkpoint_seconds,
                 cache=shared.out / "models",
@@ -157,19 +188,23 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
                 "group_id": group,
                 "resumed": resumed,
             }
-            rows = session.summary_rows(directory, frozen, seeds, outcome, more)
+            rows = session.summary_rows(directory, job.members, described.configs, outcome, more)
             rundir.upsert_rows(summary, rows, session.SUMMARY_COLUMNS)
             directory.finish("diverged" if np.all(outcome.diverged) else "finished")
         lines = references(spec, info, shared.out, shared.preset, entry.name)
         evals = session.evals_of(directory.path)
-        figure = plots.run_figure(evals, lines, f"{entry.name} on {info.name}", directory.path / "curves.png")
         # By run id: a later run of more seeds replaces these rows by its own.
-        ids = {identity.run_id(frozen, seed) for seed in seeds}
-        mine = [row for row in rundir.read_rows(summary) if row["run_id"] in ids]
-        if not mine:
+        ids = set(described.run_ids)
+        rows = [row for row in rundir.read_rows(summary) if row["run_id"] in ids]
+        if not rows:
             raise UserError(f"{directory.path} has finished, but {summary} lacks its rows; repeat it with --fresh")
-        console.print(tables.run_table(mine, lines, f"{entry.name} on {info.name}, after {mine[0]['updates']} updates"))
-        console.print(f"rows: {summary}   figure: {figure}")
+        for text in described.variants:
+            title = f"{entry.name} {text}".strip() + f" on {info.name}"
+            name = "-".join(["curves", *text.split()]) if len(described.variants) > 1 else "curves"
+            figure = plots.run_figure(evals[evals["settings"] == text], lines, title, directory.path / f"{name}.png")
+            mine = [row for row in rows if row["settings"] == text]
+            console.print(tables.run_table(mine, lines, f"{title}, after {mine[0]['updates']} updates"))
+            console.print(f"rows: {summary}   figure: {figure}")
     return 0
 
 

@@ -39,6 +39,8 @@ class Shared:
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (published, an accelerator)."""
     seeds: str = "1"
     """How many seeds, from 0 on (8), or a range (8:16). All of them train in one program."""
+    vary: tuple[str, ...] = ()
+    """Traced settings to train side by side in one program, each with all seeds: diversity=0.1 diversity=1,tau=0.01"""
     out: Path = Path("runs")
     """Folder for runs."""
     fresh: bool = False

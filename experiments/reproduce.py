@@ -75,7 +75,8 @@ def shown(findings: Sequence[Finding]) -> Table:
 
 def readme_table(rows: Sequence[dict], info: data.DatasetInfo, preset: str) -> str:
     """The table of the README, from published rows alone."""
-    mine = [row for row in rows if row["algo"] == "ravl" and (row["dataset"], row["preset"]) == (info.name, preset)]
+    wanted = ("ravl", "", info.name, preset)
+    mine = [row for row in rows if (row["algo"], row["settings"], row["dataset"], row["preset"]) == wanted]
     spec = envs.spec(str(info.env))
     return tables.to_markdown(mine, offline_mbrl.references(spec, info, RESULTS, preset, "ravl"))
 
@@ -120,9 +121,9 @@ def renew_readme(readme: Path, preset: str) -> None:
 
 def run_all(needed: Sequence[Needed], chosen: Options, console: Console) -> int:
     """Make the runs, or find them made; the exit code of the first that was interrupted, else 0."""
-    for algo, dataset in needed:
+    for algo, dataset, settings in needed:
         words = [f"--{name}={getattr(chosen, name)}" for name in ("seeds", "preset", "out")]
-        words += [f"--algo={algo}", f"--dataset={dataset}"]
+        words += [f"--algo={algo}", f"--dataset={dataset}", *(f"--{word}" for word in settings.split())]
         code = offline_mbrl.train(*options.offline(words, "python -m experiments.reproduce", ""), console)
         if code:
             return code
@@ -136,7 +137,7 @@ def rows_of(needed: Sequence[Needed], seeds: set[int], chosen: Options) -> list[
         row
         for row in rundir.read_rows(summary)
         if int(row["seed"]) in seeds
-        and Needed(row["algo"], row["dataset"]) in needed
+        and Needed(row["algo"], row["dataset"], row["settings"]) in needed
         and row["preset"] == chosen.preset
     ]
 

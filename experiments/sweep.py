@@ -3,10 +3,11 @@
     python -m experiments.sweep --algo=ravl,bc --grid critics=2,10 diversity=0,1 --seeds=0:8 --workers=2
     python -m experiments.sweep --search=optuna --trials=20 --space critic_lr=1e-4:1e-2:log critics=2:20 head=mse
 
-The grid is the product of --algo, --dataset and --grid; each run trains all seeds in one program, as the experiment's
-own command does. A setting is a field of the algorithm's config (its --help lists them; nested ones with a dot, as in
-dynamics.members); it varies only those algorithms that have the field, and at least one must. Lists of numbers are
-written 64x64. The same command again skips what has finished and resumes the rest; several sweeps may share a folder.
+The grid is the product of --algo, --dataset and --grid. A run trains all seeds in one program, and beside them the
+settings that need no program of their own: traced numbers, such as tau or diversity. A setting is a field of the
+algorithm's config (its --help lists them; nested ones with a dot, as in dynamics.members); it varies only those
+algorithms that have the field, and at least one must. Lists of numbers are written 64x64. The same command again skips
+what has finished and resumes the rest; several sweeps may share a folder.
 
 A search varies one run: Optuna draws what --space names, a range low:high or low:high:log or a list of values, and
 learns from the trials that have ended. It trains on tuning seeds, from 1000 on, and counts the evaluations in the true
@@ -36,7 +37,7 @@ from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import comparison, formats
 from jaxrl_suite.sweep import display, executors, grid, schedule, space, studies, tasks
 from jaxrl_suite.sweep.search import Driver
-from jaxrl_suite.train import identity, interrupts, rundir
+from jaxrl_suite.train import interrupts, rundir, settings
 from jaxrl_suite.types import Spec
 
 EXPERIMENTS = {"offline_mbrl": offline_mbrl}
@@ -65,6 +66,8 @@ class Options:
     """Episodes per evaluation and seed."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints."""
+    population: int = 64
+    """Members of one program at most: seeds times settings that share it."""
     out: Path = Path("runs")
     """Folder for runs."""
     workers: int = 1
@@ -113,36 +116,60 @@ def plan(chosen: Options, facts: Facts | None = None) -> list[tasks.Run]:
     if chosen.experiment not in EXPERIMENTS:
         raise unknown("experiment", chosen.experiment, EXPERIMENTS)
     entries = {name: registry.get(name) for name in grid.split("--algo", chosen.algo)}
-    known = {name: grid.fields(next(iter(entry.presets.values()))) for name, entry in entries.items()}
+    known = {name: settings.fields(next(iter(entry.presets.values()))) for name, entry in entries.items()}
     points = grid.expand(known, grid.split("--dataset", chosen.dataset), grid.parse(chosen.grid))
     described = facts or facts_of(chosen.dataset)
-    runs = [run_of(point, chosen, known[point.algo], *described[point.dataset]) for point in points]
-    return list({run.group: run for run in runs}.values())
+    groups: dict[tuple, dict[Any, grid.Point]] = {}
+    for point in points:
+        spec, _ = described[point.dataset]
+        _, entry, config = read(task_of([point], (), chosen, known[point.algo]))
+        names = settings.traced(entry.make(spec, config), config)
+        # By config: 1e-3 and 0.001 are one place in the grid.
+        group = groups.setdefault((point.algo, point.dataset, names, settings.program(config, names)), {})
+        group.setdefault(config, point)
+    most = max(1, chosen.population // len(options.parse_seeds(chosen.seeds or "")))
+    return [
+        run_of(part, task_of(part, names, chosen, known[algo]), chosen, *described[dataset])
+        for (algo, dataset, names, _), group in groups.items()
+        for part in grid.parts(list(group.values()), most)
+    ]
 
 
-def run_of(point: grid.Point, chosen: Options, defaults: dict, spec: Spec, info: data.DatasetInfo) -> tasks.Run:
-    """A place in the grid as the run that it stands for."""
-    names = ("preset", "seeds", "out", "episodes", "checkpoint_seconds")
-    shared = {"algo": point.algo, "dataset": point.dataset, **{name: str(getattr(chosen, name)) for name in names}}
-    own = {name: grid.option(name, text, defaults[name]) for name, text in point.settings.items()}
-    task = tasks.Task(f"experiments.{chosen.experiment}", {**shared, **own})
-    # The experiment's own reading of its command line: what it would refuse is refused here, before anything starts.
-    frozen, seeds, group, label = offline_mbrl.describe(
-        *options.offline(tasks.words(task)[2:], "python -m experiments.sweep", ""), spec, info
-    )
-    ids = tuple(identity.run_id(frozen, seed) for seed in seeds)
+def task_of(points: Sequence[grid.Point], traced: Sequence[str], chosen: Options, defaults: dict) -> tasks.Task:
+    """The command for points of the grid that share a program; what they differ in is varied within it."""
+    names = ("algo", "dataset", *("preset", "seeds", "out", "episodes", "checkpoint_seconds"))
+    first = points[0]
+    given: dict[str, Any] = {name: str(getattr(first if name in names[:2] else chosen, name)) for name in names}
+    varied = [{name: point.settings[name] for name in traced if name in point.settings} for point in points]
+    if len(points) > 1:
+        given["vary"] = [",".join(f"{name}={text}" for name, text in changes.items()) for changes in varied]
+    fixed = {name: text for name, text in first.settings.items() if len(points) == 1 or name not in varied[0]}
+    own = {name: grid.option(name, text, defaults[name]) for name, text in fixed.items()}
+    return tasks.Task(f"experiments.{chosen.experiment}", {**given, **own})
+
+
+def read(task: tasks.Task) -> tuple[options.Shared, registry.Entry, Any]:
+    """A task as its experiment will read it: what it would refuse is refused here, before anything starts."""
+    return options.offline(tasks.words(task)[2:], "python -m experiments.sweep", "")
+
+
+def run_of(
+    points: Sequence[grid.Point], task: tasks.Task, chosen: Options, spec: Spec, info: data.DatasetInfo
+) -> tasks.Run:
+    """Points of the grid that share a program as the run that they stand for."""
+    described = offline_mbrl.describe(*read(task), spec, info)
     return tasks.Run(
         task=task,
-        algo=point.algo,
+        algo=points[0].algo,
         dataset=info.name,
         preset=chosen.preset,
-        settings=point.settings,
-        seeds=seeds,
+        settings=grid.merged(points),
+        seeds=described.seeds,
         out=chosen.out,
         experiment=chosen.experiment,
-        label=label,
-        group=group,
-        run_ids=ids,
+        label=described.label,
+        group=described.group,
+        run_ids=tuple(described.run_ids),
     )
 
 
@@ -215,7 +242,7 @@ class Search(NamedTuple):
     """What a search varies, how, and the run that it makes of some texts of the varied settings."""
 
     base: tasks.Run
-    settings: studies.Settings
+    design: studies.Design
     make: Callable[[Mapping[str, str]], tasks.Run]
 
 
@@ -229,30 +256,30 @@ def plan_search(chosen: Options) -> Search:
         raise unknown("search", chosen.search, studies.ENGINES)
     facts = facts_of(chosen.dataset)
     base, *others = plan(chosen, facts)
-    if others:
+    if others or any(len(setting.values) > 1 for setting in grid.parse(chosen.grid)):
         raise UserError(
             "a search varies one run; give one algorithm, one data set and one value for each setting in --grid, "
             "and name what is to vary in --space"
         )
-    fields = grid.fields(next(iter(registry.get(base.algo).presets.values())))
+    fields = settings.fields(next(iter(registry.get(base.algo).presets.values())))
     where = space.parse(chosen.space, fields)
-    settings = studies.Settings(where, chosen.objective, chosen.sampler, chosen.sampler_seed, chosen.pruner)
-    studies.check(settings, base.seeds)
+    design = studies.Design(where, chosen.objective, chosen.sampler, chosen.sampler_seed, chosen.pruner)
+    studies.check(design, base.seeds)
 
     def make(texts: Mapping[str, str]) -> tasks.Run:
         return plan(replace(chosen, grid=(*chosen.grid, *map("=".join, texts.items()))), facts)[0]
 
     for edge in space.edges(where):
         make(edge)
-    return Search(base, settings, make)
+    return Search(base, design, make)
 
 
 def show_search(planned: Search, chosen: Options, console: Console) -> int:
     """What would be searched, how much of it is done, and how long the rest may take -> exit code."""
-    base, settings, _ = planned
-    for name, values in space.describe(settings.space).items():
+    base, design, _ = planned
+    for name, values in space.describe(design.space).items():
         console.print(f"{name}: {values}", markup=False)
-    file = studies.find_results(base, settings)
+    file = studies.find_results(base, design)
     ended = [row for row in rundir.read_rows(file) if row["state"] != "running"] if file.exists() else []
     left = max(0, chosen.trials - len(ended))
     summary = chosen.out / chosen.experiment / "summary.csv"
@@ -264,11 +291,11 @@ def show_search(planned: Search, chosen: Options, console: Console) -> int:
 
 def search(planned: Search, chosen: Options, console: Console) -> int:
     """Bring a search to its end -> exit code."""
-    base, settings, make = planned
+    base, design, make = planned
     studies.library()  # before anything is written
-    with studies.open_folder(base, settings) as folder:
+    with studies.open_folder(base, design) as folder:
         say = lambda line: console.print(line, markup=False)  # noqa: E731
-        driver = Driver(folder.path, settings, make, chosen.trials, chosen.workers, say)
+        driver = Driver(folder.path, design, make, chosen.trials, chosen.workers, say)
         first = driver.begin()
         board = work_off(first, driver.left, chosen, console, driver.look)
         if board is None:
@@ -288,7 +315,7 @@ def closing_search(rows: Sequence[Mapping[str, Any]], driver: Driver, base: task
     states = Counter(row["state"] for row in rows)
     ranked = sorted((row for row in rows if row["state"] == "complete"), key=lambda row: -row["value"])
     if ranked:
-        console.print(display.trials(ranked, driver.settings.space))
+        console.print(display.trials(ranked, driver.design.space))
     console.print(f"{len(rows)} trials: {', '.join(f'{count} {state}' for state, count in states.items())}")
     episodes, steps = (sum(row[name] for row in rows) for name in ("episodes", "env_steps"))
     console.print(f"online evaluations: {episodes:,} episodes, {steps:,} environment steps")

@@ -57,7 +57,7 @@ def published(folder: Path) -> list[dict[str, Any]]:
     rows = rundir.read_rows(folder / SUMMARY)
     if not rows:
         raise UserError(f"{folder / SUMMARY} has a header but no rows; run the experiment first")
-    old = [row for row in rows if row.get("schema_version") != rundir.SCHEMA_VERSION]
+    old = [row for row in rows if row.get("schema_version") not in rundir.SCHEMAS]
     if old:
         raise UserError(
             f"{folder / SUMMARY}: {len(old)} of {len(rows)} rows are of schema {_schema(old[0])}, this version reads "

@@ -14,8 +14,8 @@ from jaxrl_suite.train import identity, rundir
 WHERE = {"x": Range(0.1, 10.0, True), "n": Range(2, 5)}
 
 
-def settings(where=None, objective="return_last", sampler="tpe", seed=1, pruner="none"):
-    return studies.Settings(where or WHERE, objective, sampler, seed, pruner)
+def design(where=None, objective="return_last", sampler="tpe", seed=1, pruner="none"):
+    return studies.Design(where or WHERE, objective, sampler, seed, pruner)
 
 
 def maker(out, **fixed):
@@ -83,7 +83,7 @@ class Steps:
 
 def searched(out, trials, chosen=None, places=1, start=Steps, notify=lambda board: None):
     """A whole search -> its rows."""
-    chosen = chosen or settings()
+    chosen = chosen or design()
     with studies.open_folder(base(out), chosen) as folder:
         driver = search.Driver(folder.path, chosen, maker(out), trials, places, lambda line: None)
 

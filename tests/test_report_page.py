@@ -56,7 +56,14 @@ def results(tmp_path):
     rows = [
         {
             **dict.fromkeys(session.SUMMARY_COLUMNS, 1),
-            **{"experiment": "made-up", "algo": algo, "dataset": EVIL, "preset": "quick", "seed": seed},
+            **{
+                "experiment": "made-up",
+                "algo": algo,
+                "dataset": EVIL,
+                "preset": "quick",
+                "settings": "x=1",
+                "seed": seed,
+            },
             **{"run_id": identity.run_id(CONFIG | {"algo": algo}, seed), "group_id": f"group-{algo}"},
             **{"return_last": base + seed**2, "q_last": float("nan"), "status": "finished"},
             **{"schema_version": rundir.SCHEMA_VERSION, "git_commit": f"c0ffee-{algo}", "wall_seconds": 12.5},
@@ -170,7 +177,7 @@ def test_aggregates_are_means_with_t_intervals(results):
 
 
 def test_rows_that_share_no_mean_say_so(results):
-    rewrite(results / "made-up" / "summary.csv", ",quick,9,", ",quick,2,")
+    rewrite(results / "made-up" / "summary.csv", ",quick,x=1,9,", ",quick,x=1,2,")
     text = built(results)
     assert "No aggregate: " in text and "several rows for seed 2" in text
 
@@ -238,8 +245,8 @@ def test_results_without_rows_are_refused(refused, results):
         ("summary.csv", lambda t: t[:-30], "cells"),
         ("summary.csv", lambda t: t[:-2], "half written"),
         ("summary.csv", lambda t: t.replace("wall_seconds", "wall"), "wall_seconds"),
-        ("summary.csv", lambda t: t.replace("group-bc,1,", "group-bc,2,"), "schema 2"),
-        ("summary.csv", lambda t: t.replace("group-bc,1,", "group-bc,0,"), "schema 0"),
+        ("summary.csv", lambda t: t.replace("group-bc,2,", "group-bc,3,"), "schema 3"),
+        ("summary.csv", lambda t: t.replace("group-bc,2,", "group-bc,0,"), "schema 0"),
         ("summary.csv", lambda t: t.replace("201.0", "many").replace("200.0", "many"), "return_last is 'many'"),
         ("claims.csv", lambda t: "", "empty"),
         ("claims.csv", lambda t: t[: len(t) - 40], "cells"),

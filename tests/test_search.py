@@ -13,7 +13,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
-from fake_search import WHERE, Steps, base, maker, searched, settings
+from fake_search import WHERE, Steps, base, design, maker, searched
 from fake_task import EVALUATIONS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,7 +133,7 @@ def nothing_starts(task, log):
 @pytest.mark.parametrize(("sampler", "trials"), [("tpe", 12), ("random", 3)])  # the first ten of TPE are random
 def test_the_same_sampler_seed_gives_the_same_trials(sampler, trials, tmp_path):
     first, again, other = (
-        searched(tmp_path / name, trials, settings(sampler=sampler, seed=seed))
+        searched(tmp_path / name, trials, design(sampler=sampler, seed=seed))
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert drawn(first) == drawn(again)
@@ -162,7 +162,7 @@ def test_a_finished_search_starts_nothing_and_more_trials_go_on(tmp_path):
 def test_a_process_that_dies_between_any_two_bytes_loses_and_doubles_nothing(tmp_path):
     """The journal is cut at every line, and within every line; the runs themselves are there."""
     whole = searched(tmp_path, 3)
-    with studies.open_folder(base(tmp_path), settings()) as folder:
+    with studies.open_folder(base(tmp_path), design()) as folder:
         journal = folder.path / "journal.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
     assert len(lines) > 3 * (2 + EVALUATIONS)
@@ -197,17 +197,17 @@ def test_what_was_running_goes_on_where_it_stood(places, tmp_path):
     died = 0
     while True:
         try:
-            rows = searched(tmp_path, 5, settings(sampler="random"), places, notify=die)
+            rows = searched(tmp_path, 5, design(sampler="random"), places, notify=die)
             break
         except Died:
             died += 1
     assert died > 2
-    assert drawn(rows) == drawn(searched(tmp_path / "calm", 5, settings(sampler="random"), places))
+    assert drawn(rows) == drawn(searched(tmp_path / "calm", 5, design(sampler="random"), places))
 
 
 def test_failures_are_recorded_and_the_search_goes_on(tmp_path):
     where = {**WHERE, "behave": ("ok", "1", "2", "diverge", "refuse")}
-    rows = searched(tmp_path, 12, settings(where, sampler="random"))
+    rows = searched(tmp_path, 12, design(where, sampler="random"))
     expected = {"ok": "complete", "1": "failed", "2": "failed", "diverge": "diverged", "refuse": "refused"}
     assert states(rows) == [expected[row["settings.behave"]] for row in rows]
     assert set(states(rows)) == set(expected.values())
@@ -227,18 +227,18 @@ def test_what_failed_is_tried_again_by_the_next_command(tmp_path):
             self.code = 1
             return 1
 
-    rows = searched(tmp_path, 3, settings(sampler="random"), start=Failing)
+    rows = searched(tmp_path, 3, design(sampler="random"), start=Failing)
     assert states(rows) == ["failed"] * 3
-    again = searched(tmp_path, 3, settings(sampler="random"))
+    again = searched(tmp_path, 3, design(sampler="random"))
     assert states(again) == ["complete"] * 3
     assert [row[1:3] for row in drawn(again)] == [row[1:3] for row in drawn(rows)]
-    more = searched(tmp_path, 5, settings(sampler="random"))
-    calm = searched(tmp_path / "calm", 5, settings(sampler="random"))
+    more = searched(tmp_path, 5, design(sampler="random"))
+    calm = searched(tmp_path / "calm", 5, design(sampler="random"))
     assert [row[1:] for row in drawn(more)] == [row[1:] for row in drawn(calm)]
 
 
 def test_hopeless_trials_are_pruned_and_cost_less(tmp_path):
-    rows = searched(tmp_path, 12, settings(sampler="random", pruner="median"))
+    rows = searched(tmp_path, 12, design(sampler="random", pruner="median"))
     assert set(states(rows)) == {"complete", "pruned"}
     for row in rows:
         assert row["evaluations"] == (EVALUATIONS if row["state"] == "complete" else 1)
@@ -249,19 +249,17 @@ def test_hopeless_trials_are_pruned_and_cost_less(tmp_path):
         hopeless = len(before) >= 5 and row["settings.x"] < pd.Series(before).median()
         assert row["state"] == ("pruned" if hopeless else "complete")
         before += [] if hopeless else [row["settings.x"]]
-    assert drawn(searched(tmp_path, 12, settings(sampler="random", pruner="median"), start=nothing_starts)) == drawn(
-        rows
-    )
+    assert drawn(searched(tmp_path, 12, design(sampler="random", pruner="median"), start=nothing_starts)) == drawn(rows)
 
 
 def test_hyperband_prunes_too(tmp_path):
-    rows = searched(tmp_path, 12, settings(sampler="random", pruner="hyperband"))
+    rows = searched(tmp_path, 12, design(sampler="random", pruner="hyperband"))
     assert set(states(rows)) == {"complete", "pruned"}
 
 
 def test_every_evaluation_is_counted_once(tmp_path):
     where = {"x": ("1", "2"), "n": ("3",)}
-    rows = searched(tmp_path, 6, settings(where, sampler="random"), places=2)
+    rows = searched(tmp_path, 6, design(where, sampler="random"), places=2)
     evals = pd.concat(map(pd.read_csv, glob.glob(f"{tmp_path}/fake/*/eval.csv")))
     assert len(evals) == 2 * 2 * EVALUATIONS
     assert sum(row["episodes"] for row in rows) == evals["episodes"].sum() == 60
@@ -273,10 +271,10 @@ def test_every_evaluation_is_counted_once(tmp_path):
 def test_one_process_at_a_time_and_a_damaged_journal(tmp_path):
     searched(tmp_path, 1)
     with (
-        studies.open_folder(base(tmp_path), settings()) as folder,
+        studies.open_folder(base(tmp_path), design()) as folder,
         pytest.raises(UserError, match=rundir.IN_USE),
     ):
-        studies.open_folder(base(tmp_path), settings())
+        studies.open_folder(base(tmp_path), design())
     (folder.path / "journal.jsonl").write_text("no journal\n")
     with pytest.raises(UserError, match="move the folder away"):
         searched(tmp_path, 1)
@@ -284,15 +282,15 @@ def test_one_process_at_a_time_and_a_damaged_journal(tmp_path):
 
 def test_another_space_sampler_or_base_is_another_search(tmp_path):
     others = [
-        settings(),
-        settings({"x": Range(0.1, 10.0)}),
-        settings(sampler="random"),
-        settings(seed=2),
-        settings(pruner="median"),
-        settings(objective="return_best"),
+        design(),
+        design({"x": Range(0.1, 10.0)}),
+        design(sampler="random"),
+        design(seed=2),
+        design(pruner="median"),
+        design(objective="return_best"),
     ]
     files = [studies.find_results(base(tmp_path), other) for other in others]
-    files.append(studies.find_results(maker(tmp_path, n="7")({}), settings()))
+    files.append(studies.find_results(maker(tmp_path, n="7")({}), design()))
     assert len(set(files)) == 7
 
 

@@ -37,6 +37,7 @@ class Needed(NamedTuple):
 
     algo: str
     dataset: str
+    settings: str = ""  # what is changed in the preset, as a summary row says it
 
 
 @dataclass(frozen=True)
@@ -180,13 +181,11 @@ def _by_seed(rows: Rows, needed: Needed, column: str) -> dict[int, float]:
     """
     values: dict[int, float] = {}
     for row in rows:
-        if (row["algo"], row["dataset"], row["status"]) != (*needed, "finished"):
+        if (row["algo"], row["dataset"], row.get("settings", ""), row["status"]) != (*needed, "finished"):
             continue
         seed, value = int(row["seed"]), float(row[column])
         if seed in values:
-            raise UserError(
-                f"two rows of {needed.algo} on {needed.dataset} with seed {seed}; keep those of one configuration"
-            )
+            raise UserError(f"two rows of {' '.join(needed)} with seed {seed}; keep those of one configuration")
         if math.isfinite(value):
             values[seed] = value
     return values

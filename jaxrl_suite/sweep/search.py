@@ -87,7 +87,7 @@ class Driver:
     def __init__(
         self,
         folder: Path,
-        settings: studies.Settings,
+        design: studies.Design,
         make: Callable[[dict[str, str]], Run],
         trials: int,
         places: int,
@@ -97,7 +97,7 @@ class Driver:
 
         Args:
             folder: of the search, held by this process.
-            settings: of the search.
+            design: of the search.
             make: texts of the varied settings -> the run; may refuse them with a UserError.
             trials: how many there are to be, with those that the study has already.
             places: how many may run at a time.
@@ -106,8 +106,8 @@ class Driver:
         Raises:
             UserError: see `studies.open_study`.
         """
-        self.study, self.file = studies.open_study(folder, settings), studies.results_file(folder)
-        self.settings, self.trials, self.places, self._make, self._say = settings, trials, places, make, say
+        self.study, self.file = studies.open_study(folder, design), studies.results_file(folder)
+        self.design, self.trials, self.places, self._make, self._say = design, trials, places, make, say
         self.states = studies.library().trial.TrialState
         self.live: dict[int, Live] = {}
         self.runs: dict[int, Run] = {}  # of every trial whose settings the experiment takes
@@ -168,7 +168,7 @@ class Driver:
             cost = spent(evaluations(run)) if run and run.group not in paid else Cost(0, 0)
             paid |= {run.group} if run else set()
             mine = [summary[run_id] for run_id in run.run_ids if run_id in summary] if run else []
-            rows.append(_row(frozen, run, mine, self.settings, cost))
+            rows.append(_row(frozen, run, mine, self.design, cost))
         return rows
 
     def write(self) -> None:
@@ -176,10 +176,10 @@ class Driver:
         files.write_atomically(self.file, pd.DataFrame(self.results()).to_csv(index=False))
 
     def _known(self) -> list[optuna.trial.FrozenTrial]:
-        return studies.trials_of(self.study, self.settings.space)
+        return studies.trials_of(self.study, self.design.space)
 
     def _run(self, params: Mapping[str, Any]) -> Run:
-        return self._make({name: text(params[name]) for name in self.settings.space})
+        return self._make({name: text(params[name]) for name in self.design.space})
 
     def _of(self, run: Run) -> list[Live]:
         """The trials that this run stands for: several, where the same settings were drawn again."""
@@ -188,9 +188,9 @@ class Driver:
     def _fill(self) -> list[Run]:
         """Draw trials until every place has one -> their runs."""
         new = []
-        kinds = {name: studies.distribution(values) for name, values in self.settings.space.items()}
+        kinds = {name: studies.distribution(values) for name, values in self.design.space.items()}
         while len(self.live) < self.places and self._is_wanted():
-            self.study.sampler = studies.next_sampler(self.study, self.settings)
+            self.study.sampler = studies.next_sampler(self.study, self.design)
             new += self._begin(self.study.ask(kinds), 0)
         return new
 
@@ -210,11 +210,11 @@ class Driver:
 
     def _complete(self, live: Live) -> None:
         self._report(live)
-        value = value_of(tasks.rows_of([live.run]), self.settings.objective)
+        value = value_of(tasks.rows_of([live.run]), self.design.objective)
         if value is None:
             self._fail(live.trial, "diverged", "a seed has diverged")
         else:
-            words = f"{self.settings.objective} {with_interval(*value[:3])}"
+            words = f"{self.design.objective} {with_interval(*value[:3])}"
             self._end(live.trial, words, self.states.COMPLETE, value.estimate)
 
     def _is_hopeless(self, live: Live) -> bool:
@@ -231,7 +231,7 @@ class Driver:
         if size == live.read:
             return False
         live.read = size
-        column = "return_mean" if self.settings.objective.startswith("return") else "score"
+        column = "return_mean" if self.design.objective.startswith("return") else "score"
         new = curve(evaluations(live.run), column, len(live.run.seeds))[live.reported :]
         for value in new:
             live.trial.report(value, live.reported)
@@ -247,7 +247,7 @@ class Driver:
     def _end(self, trial: optuna.Trial, words: str, state: Any, value: float | None = None) -> None:
         self.live.pop(trial.number, None)
         self.study.tell(trial, value, state)
-        settings = " ".join(f"{name}={short(trial.params[name])}" for name in self.settings.space)
+        settings = " ".join(f"{name}={short(trial.params[name])}" for name in self.design.space)
         if words:
             self._say(f"trial {trial.number}: {words} ({settings})")
 
@@ -256,17 +256,17 @@ def _row(
     frozen: optuna.trial.FrozenTrial,
     run: Run | None,
     rows: Sequence[Mapping[str, Any]],
-    settings: studies.Settings,
+    design: studies.Design,
     cost: Cost,
 ) -> dict[str, Any]:
     """A trial as a row; the interval over seeds stands where the trial has run to its end."""
     state = frozen.state.name.lower()
-    value = value_of(rows, settings.objective) if state == "complete" else None
+    value = value_of(rows, design.objective) if state == "complete" else None
     return {
         "trial": frozen.number,
         "state": frozen.user_attrs.get(studies.HOW, "failed") if state == "fail" else state,
-        **{f"settings.{name}": frozen.params[name] for name in settings.space},
-        "objective": settings.objective,
+        **{f"settings.{name}": frozen.params[name] for name in design.space},
+        "objective": design.objective,
         "value": frozen.value,  # of a pruned trial: its last evaluation
         "ci_low": value.low if value else math.nan,
         "ci_high": value.high if value else math.nan,

@@ -27,7 +27,7 @@ TUNING = 1000  # seeds from here on are for searches
 HOW, WHY, RETRY = "how", "why", "retry_of"  # notes on a trial: how it ended without a value, why, and what it repeats
 
 
-class Settings(NamedTuple):
+class Design(NamedTuple):
     """What the suggestions of a search depend on, besides the run that it varies."""
 
     space: Space
@@ -37,15 +37,15 @@ class Settings(NamedTuple):
     pruner: str
 
 
-def check(settings: Settings, seeds: Sequence[int]) -> None:
+def check(design: Design, seeds: Sequence[int]) -> None:
     """Refuse what cannot be searched with.
 
     Raises:
         UserError: an unknown objective, sampler or pruner, or seeds that claims are tested on.
     """
     for kind, known in {"objective": tables.VALUES, "sampler": SAMPLERS, "pruner": PRUNERS}.items():
-        if getattr(settings, kind) not in known:
-            raise unknown(kind, getattr(settings, kind), known)
+        if getattr(design, kind) not in known:
+            raise unknown(kind, getattr(design, kind), known)
     if min(seeds) < TUNING:
         raise UserError(
             f"seed {min(seeds)} cannot be searched on: seeds below {TUNING} are kept to test what a search has found; "
@@ -53,22 +53,22 @@ def check(settings: Settings, seeds: Sequence[int]) -> None:
         )
 
 
-def open_folder(base: Run, settings: Settings) -> rundir.RunDir:
+def open_folder(base: Run, design: Design) -> rundir.RunDir:
     """The folder of a search, `<out>/<experiment>/search-<label>-<digest>`, held by this process.
 
     Args:
         base: the run without what varies.
-        settings: what varies, and how.
+        design: what varies, and how.
 
     Raises:
         UserError: another process holds it, or it cannot be written.
     """
-    return rundir.open_run(base.out, base.experiment, f"search-{base.label}", *_named(base, settings), False)
+    return rundir.open_run(base.out, base.experiment, f"search-{base.label}", *_named(base, design), False)
 
 
-def find_results(base: Run, settings: Settings) -> Path:
+def find_results(base: Run, design: Design) -> Path:
     """The file of rows that a search writes; changes nothing."""
-    return results_file(rundir.look(base.out, base.experiment, f"search-{base.label}", _named(base, settings)[1])[0])
+    return results_file(rundir.look(base.out, base.experiment, f"search-{base.label}", _named(base, design)[1])[0])
 
 
 def results_file(folder: Path) -> Path:
@@ -76,14 +76,14 @@ def results_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.csv")
 
 
-def _named(base: Run, settings: Settings) -> tuple[dict, str]:
+def _named(base: Run, design: Design) -> tuple[dict, str]:
     """Everything that the suggestions depend on, and its digest."""
     config = {
         "base": {"algo": base.algo, "dataset": base.dataset, "preset": base.preset, "settings": base.settings},
         "seeds": base.seeds,
         "group": base.group,
-        **settings._asdict(),
-        "space": describe(settings.space),
+        **design._asdict(),
+        "space": describe(design.space),
     }
     return config, identity.digest("search", config)
 
@@ -103,7 +103,7 @@ def library() -> Any:
     return optuna
 
 
-def open_study(folder: Path, settings: Settings) -> optuna.Study:
+def open_study(folder: Path, design: Design) -> optuna.Study:
     """The study in a folder that this process holds, ready to go on.
 
     Trials that were running stay so, and failed ones are queued to be tried again; a trial that was still being drawn
@@ -115,7 +115,7 @@ def open_study(folder: Path, settings: Settings) -> optuna.Study:
     optuna = library()
     journal = folder / "journal.jsonl"
     pruners = optuna.pruners.NopPruner, optuna.pruners.MedianPruner, optuna.pruners.HyperbandPruner
-    pruner = dict(zip(PRUNERS, pruners, strict=True))[settings.pruner]()
+    pruner = dict(zip(PRUNERS, pruners, strict=True))[design.pruner]()
     try:
         with files.guarded(folder):
             # Nobody else has this folder: a lock and half a line are what a killed process left.
@@ -133,7 +133,7 @@ def open_study(folder: Path, settings: Settings) -> optuna.Study:
         raise UserError(
             f"Optuna cannot read {journal} ({error}); move the folder away to search anew, finished runs are kept"
         ) from error
-    _clear_up(study, settings.space)
+    _clear_up(study, design.space)
     return study
 
 
@@ -160,13 +160,13 @@ def trials_of(study: optuna.Study, space: Space) -> list[optuna.trial.FrozenTria
     return [trial for trial in drawn if trial.number not in repeated]
 
 
-def next_sampler(study: optuna.Study, settings: Settings) -> optuna.samplers.BaseSampler:
+def next_sampler(study: optuna.Study, design: Design) -> optuna.samplers.BaseSampler:
     """The sampler of the next trial: it depends on how many were drawn before."""
     optuna = library()
     known = study.get_trials(deepcopy=False)
-    index = sum(is_drawn(trial, settings.space) and RETRY not in trial.user_attrs for trial in known)
-    seed = int(np.random.SeedSequence([settings.seed, index]).generate_state(1)[0])
-    if settings.sampler == "random":
+    index = sum(is_drawn(trial, design.space) and RETRY not in trial.user_attrs for trial in known)
+    seed = int(np.random.SeedSequence([design.seed, index]).generate_state(1)[0])
+    if design.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():  # Optuna 4 calls both arguments experimental; they are the defaults of Optuna 5
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
