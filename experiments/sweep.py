@@ -14,6 +14,9 @@ learns from the trials that have ended. It trains on tuning seeds, from 1000 on,
 environment that it spends. The same command again resumes it and tries again what has failed; a larger --trials goes on
 beyond its end. There is a row per trial in search-<name>.csv.
 
+Runs go to processes of this machine, to a Ray cluster (--executor=ray) or to Slurm (--executor=slurm). The nodes of a
+cluster share --out and the working folder under the same paths, and have the devices of the machine with the sweep.
+
 Exit codes: 0 done, 1 some runs failed (see failures.csv), 2 bad input, 130 interrupted and resumable.
 """
 
@@ -71,7 +74,21 @@ class Options:
     out: Path = Path("runs")
     """Folder for runs."""
     workers: int = 1
-    """Processes at a time; they share the cores evenly."""
+    """Runs at a time; on this machine they share the cores evenly."""
+    executor: str = "local"
+    """Where runs go: local (processes of this machine), ray or slurm; the last two need the extra sweep."""
+    address: str = ""
+    """Ray: host:port of the cluster, or auto for that of this node. Empty starts Ray on this machine."""
+    cpus: int = 1
+    """Ray and Slurm: cores of each run."""
+    gpus: float = 0.0
+    """Ray and Slurm: GPUs of each run; on Ray also a part of one."""
+    memory: float = 0.0
+    """Ray and Slurm: memory of each run in GB; 0 leaves it to the cluster."""
+    partition: str = ""
+    """Slurm: partition; empty is the cluster's default."""
+    time: int = 60
+    """Slurm: minutes of a job. A run that needs more saves, and goes on in another job."""
     dry_run: bool = False
     """Print the plan and how long it may take, and run nothing."""
     search: str = ""
@@ -202,6 +219,11 @@ def closing(runs: Sequence[tasks.Run], console: Console) -> None:
     console.print(f"rows: {runs[0].out / runs[0].experiment / 'summary.csv'}")
 
 
+def place(chosen: Options) -> executors.Place:
+    """What each run gets on a cluster."""
+    return executors.Place(chosen.cpus, chosen.gpus, chosen.memory, chosen.partition, chosen.time)
+
+
 def sweep(runs: Sequence[tasks.Run], chosen: Options, console: Console) -> int:
     """Work off the runs -> exit code."""
     board = work_off(runs, len(runs), chosen, console)
@@ -224,14 +246,16 @@ def work_off(
     look: Callable[[schedule.Board], None] = lambda board: None,
 ) -> schedule.Board | None:
     """Work off the runs, and those that `look` adds, up to `total` -> the last board; None where stopped at once."""
+    opened = executors.opened(chosen.executor, chosen.workers, chosen.address, place(chosen))
     try:
-        with interrupts.Interrupts() as stop, display.Display(console, total).live() as shown:
+        # Interrupts inside: Ray sets a handler of its own when it starts.
+        with opened as executor, interrupts.Interrupts() as stop, display.Display(console, total).live() as shown:
 
             def notify(board: schedule.Board) -> None:
                 look(board)
                 shown.update(board)
 
-            return schedule.work_off(runs, executors.local(chosen.workers), lambda: stop.requested, notify)
+            return schedule.work_off(runs, executor, lambda: stop.requested, notify)
     except KeyboardInterrupt:
         console.print("stopped at once; the same command resumes from the last checkpoints")
         return None
@@ -343,6 +367,7 @@ def main() -> int:
     chosen = replace(chosen, seeds=chosen.seeds or ("1000:1004" if chosen.search else "1"))
     if chosen.workers > 256:
         raise UserError(f"--workers={chosen.workers} is more than this machine can serve; give at most 256")
+    executors.check(chosen.executor, chosen.address, place(chosen))
     # Planning asks which devices there are; their memory is for the workers, which share it.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     console = Console(highlight=False, soft_wrap=True)

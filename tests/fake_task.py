@@ -24,7 +24,7 @@ def main():
         first = directory.state == "new"
         if behave == "kill" or (behave == "kill-once" and first):
             os.kill(os.getpid(), signal.SIGKILL)
-        if behave == "save":
+        if behave == "save" or (behave == "save-once" and first):
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
             (directory.path / "ready").touch()
             time.sleep(600)

@@ -23,6 +23,7 @@ from test_sweep import holders
 from experiments import sweep
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep import executors, schedule, search, space, studies
+from jaxrl_suite.sweep.executors import processes
 from jaxrl_suite.sweep.space import Range
 from jaxrl_suite.train import interrupts, rundir
 
@@ -378,7 +379,7 @@ def test_a_real_search_its_table_and_its_cost(dataset, tmp_path, monkeypatch, ca
     assert f"--learning-rate={float(best['settings.learning_rate'])!r}" in line
     assert "--updates=20" in line
     assert "--seeds=8" in line
-    monkeypatch.setattr(executors, "local", lambda workers: LOCAL(workers)._replace(start=nothing_starts))
+    monkeypatch.setattr(processes, "local", lambda workers: LOCAL(workers)._replace(start=nothing_starts))
     assert run(monkeypatch, capsys, sweep.main, *words)[0] == 0
     assert "0 to do" in run(monkeypatch, capsys, sweep.main, *words, "--dry-run")[1]
 
@@ -409,7 +410,7 @@ class Asked(Failing):
 
 
 def test_a_search_in_which_every_trial_fails_says_so(dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setattr(executors, "local", lambda workers: LOCAL(workers)._replace(start=Failing))
+    monkeypatch.setattr(processes, "local", lambda workers: LOCAL(workers)._replace(start=Failing))
     code, output, _ = run(monkeypatch, capsys, sweep.main, *command(dataset, tmp_path, 2))
     assert code == 1
     assert output.count("no such luck") == 2
@@ -421,7 +422,7 @@ def test_a_search_in_which_every_trial_fails_says_so(dataset, tmp_path, monkeypa
 
 def test_a_search_that_is_asked_to_stop_can_be_resumed(dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
     for _ in range(2):
-        monkeypatch.setattr(executors, "local", lambda workers: LOCAL(workers)._replace(start=Asked))
+        monkeypatch.setattr(processes, "local", lambda workers: LOCAL(workers)._replace(start=Asked))
         code, output, _ = run(monkeypatch, capsys, sweep.main, *command(dataset, tmp_path, 2))
         assert code == 130
         assert "interrupted with 0 of 2 trials done; the same command resumes" in output
