@@ -331,7 +331,7 @@ SPACE = ("--space", "learning_rate=1e-4:1e-2:log", "hidden=8,8x8")
         (["--search=optuna", *SPACE, "--seeds=999:1002"], "seeds below 1000"),
         (["--search=optuna", *SPACE, "--algo=bc,ravl"], "a search varies one run"),
         (["--search=optuna", *SPACE, "--grid", "updates=10,20"], "a search varies one run"),
-        (["--search=optuna", *SPACE, "--grid", "hidden=16"], "hidden twice"),
+        (["--search=optuna", *SPACE, "--grid", "hidden=16"], "--grid fixes hidden, and --space varies it"),
         (["--search=optuna", "--space", "learnin_rate=1:2"], "did you mean learning_rate"),
         (["--search=optuna", "--space", "batch=0:10"], "--batch=0 must be at least 1"),
         (["--search=optuna", "--space", "hidden=8,eight"], "eight"),
@@ -417,6 +417,15 @@ def test_a_search_in_which_every_trial_fails_says_so(dataset, tmp_path, monkeypa
     assert "no trial has a value" in output
     (file,) = (tmp_path / "offline_mbrl").glob("search-*.csv")
     assert list(pd.read_csv(file)["why"]) == ["no such luck"] * 2
+
+
+def test_settings_that_do_not_go_together_are_refused_when_they_are_drawn(dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
+    words = ("--algo=ravl", f"--dataset={dataset}", "--preset=smoke", "--trials=3", "--sampler=random")
+    where = ("--space", "updates=15,25", "period=4,10", f"--out={tmp_path}")
+    code, output, _ = run(monkeypatch, capsys, sweep.main, "--search=optuna", *words, *where)
+    assert code == 1
+    assert output.count("is not a multiple of --period") == 3
+    assert "3 trials: 3 refused" in output
 
 
 def test_a_search_that_is_asked_to_stop_can_be_resumed(dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
