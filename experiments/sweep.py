@@ -299,6 +299,9 @@ def search(planned: Search, chosen: Options, console: Console) -> int:
     with studies.open_folder(base, design) as folder:
         say = lambda line: console.print(line, markup=False)  # noqa: E731
         driver = Driver(folder.path, design, make, chosen.trials, chosen.workers, say)
+        before = chosen.trials - driver.left
+        if before > 0:
+            say(f"{before} of {chosen.trials} trials were done before")
         first = driver.begin()
         board = work_off(first, driver.left, chosen, console, driver.look)
         if board is None:

@@ -379,7 +379,9 @@ def test_a_real_search_its_table_and_its_cost(dataset, tmp_path, monkeypatch, ca
     assert "--updates=20" in line
     assert "--seeds=8" in line
     monkeypatch.setattr(executors, "local", lambda workers: LOCAL(workers)._replace(start=nothing_starts))
-    assert run(monkeypatch, capsys, sweep.main, *words)[0] == 0
+    code, output, _ = run(monkeypatch, capsys, sweep.main, *words)
+    assert code == 0
+    assert "2 of 2 trials were done before" in output
     assert "0 to do" in run(monkeypatch, capsys, sweep.main, *words, "--dry-run")[1]
 
 
