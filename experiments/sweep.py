@@ -271,7 +271,7 @@ class Search(NamedTuple):
 
 
 def plan_search(chosen: Options) -> Search:
-    """A search from its options, tried at every edge of its space.
+    """A search from its options; every edge of its space is read as the experiment will read it.
 
     Raises:
         UserError: an option or an edge that the search or its experiment would refuse.
@@ -287,14 +287,17 @@ def plan_search(chosen: Options) -> Search:
         )
     fields = settings.fields(next(iter(registry.get(base.algo).presets.values())))
     where = space.parse(chosen.space, fields)
+    for name in where.keys() & base.settings.keys():
+        raise UserError(f"--grid fixes {name}, and --space varies it; name it in one of them")
     design = studies.Design(where, chosen.objective, chosen.sampler, chosen.sampler_seed, chosen.pruner)
     studies.check(design, base.seeds)
 
     def make(texts: Mapping[str, str]) -> tasks.Run:
         return plan(replace(chosen, grid=(*chosen.grid, *map("=".join, texts.items()))), facts)[0]
 
-    for edge in space.edges(where):
-        make(edge)
+    point = grid.Point(base.task.options["algo"], base.task.options["dataset"], {})
+    for edge in space.edges(where):  # each alone: what goes together shows when it is drawn
+        read(task_of([point._replace(settings=edge)], (), chosen, fields))
     return Search(base, design, make)
 
 
@@ -320,6 +323,9 @@ def search(planned: Search, chosen: Options, console: Console) -> int:
     with studies.open_folder(base, design) as folder:
         say = lambda line: console.print(line, markup=False)  # noqa: E731
         driver = Driver(folder.path, design, make, chosen.trials, chosen.workers, say)
+        before = chosen.trials - driver.left
+        if before > 0:
+            say(f"{before} of {chosen.trials} trials were done before")
         first = driver.begin()
         board = work_off(first, driver.left, chosen, console, driver.look)
         if board is None:

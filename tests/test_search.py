@@ -23,8 +23,8 @@ from test_sweep import holders
 from experiments import sweep
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep import executors, schedule, search, space, studies
-from jaxrl_suite.sweep.executors import processes
 from jaxrl_suite.sweep.space import Range
+from jaxrl_suite.sweep.executors import processes
 from jaxrl_suite.train import interrupts, rundir
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -332,7 +332,7 @@ SPACE = ("--space", "learning_rate=1e-4:1e-2:log", "hidden=8,8x8")
         (["--search=optuna", *SPACE, "--seeds=999:1002"], "seeds below 1000"),
         (["--search=optuna", *SPACE, "--algo=bc,ravl"], "a search varies one run"),
         (["--search=optuna", *SPACE, "--grid", "updates=10,20"], "a search varies one run"),
-        (["--search=optuna", *SPACE, "--grid", "hidden=16"], "hidden twice"),
+        (["--search=optuna", *SPACE, "--grid", "hidden=16"], "--grid fixes hidden, and --space varies it"),
         (["--search=optuna", "--space", "learnin_rate=1:2"], "did you mean learning_rate"),
         (["--search=optuna", "--space", "batch=0:10"], "--batch=0 must be at least 1"),
         (["--search=optuna", "--space", "hidden=8,eight"], "eight"),
@@ -380,7 +380,9 @@ def test_a_real_search_its_table_and_its_cost(dataset, tmp_path, monkeypatch, ca
     assert "--updates=20" in line
     assert "--seeds=8" in line
     monkeypatch.setattr(processes, "local", lambda workers: LOCAL(workers)._replace(start=nothing_starts))
-    assert run(monkeypatch, capsys, sweep.main, *words)[0] == 0
+    code, output, _ = run(monkeypatch, capsys, sweep.main, *words)
+    assert code == 0
+    assert "2 of 2 trials were done before" in output
     assert "0 to do" in run(monkeypatch, capsys, sweep.main, *words, "--dry-run")[1]
 
 
@@ -418,6 +420,15 @@ def test_a_search_in_which_every_trial_fails_says_so(dataset, tmp_path, monkeypa
     assert "no trial has a value" in output
     (file,) = (tmp_path / "offline_mbrl").glob("search-*.csv")
     assert list(pd.read_csv(file)["why"]) == ["no such luck"] * 2
+
+
+def test_settings_that_do_not_go_together_are_refused_when_they_are_drawn(dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
+    words = ("--algo=ravl", f"--dataset={dataset}", "--preset=smoke", "--trials=3", "--sampler=random")
+    where = ("--space", "updates=15,25", "period=4,10", f"--out={tmp_path}")
+    code, output, _ = run(monkeypatch, capsys, sweep.main, "--search=optuna", *words, *where)
+    assert code == 1
+    assert output.count("is not a multiple of --period") == 3
+    assert "3 trials: 3 refused" in output
 
 
 def test_a_search_that_is_asked_to_stop_can_be_resumed(dataset, tmp_path, monkeypatch, capsys):  # noqa: F811

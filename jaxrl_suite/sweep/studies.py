@@ -22,6 +22,7 @@ from jaxrl_suite.train import files, identity, rundir
 if TYPE_CHECKING:
     import optuna
 
+# Not Optuna's CMA-ES, which keeps a pickle in the study, nor its Gaussian process, which needs torch.
 ENGINES, SAMPLERS, PRUNERS = ("optuna",), ("tpe", "random"), ("none", "median", "hyperband")
 TUNING = 1000  # seeds from here on are for searches
 HOW, WHY, RETRY = "how", "why", "retry_of"  # notes on a trial: how it ended without a value, why, and what it repeats
