@@ -21,7 +21,7 @@ from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import plots, stats, tables
-from jaxrl_suite.train import identity, interrupts, loop, rundir, session, settings
+from jaxrl_suite.train import identity, interrupts, loop, rundir, session, settings, sinks
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.types import Dataset, Spec
 
@@ -176,6 +176,7 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
                 cache=shared.out / "models",
                 cache_key=info.sha256,
                 model=shared.model,
+                sinks=sinks.parse(shared.log),
             )
             outcome = loop.run(job, directory, display)
             if not outcome.finished:
@@ -191,6 +192,8 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
             rows = session.summary_rows(directory, job.members, described.configs, outcome, more)
             rundir.upsert_rows(summary, rows, session.SUMMARY_COLUMNS)
             directory.finish("diverged" if np.all(outcome.diverged) else "finished")
+        else:
+            sinks.export(shared.log, directory.path, display.note)
         lines = references(spec, info, shared.out, shared.preset, entry.name)
         evals = session.evals_of(directory.path)
         # By run id: a later run of more seeds replaces these rows by its own.

@@ -21,6 +21,7 @@ import tyro
 
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.train import sinks
 
 PRESETS = ("smoke", "quick", "paper")
 GROUPS = ("--shared", "--config")  # fields of a command line's dataclass whose names are not part of the options
@@ -51,6 +52,8 @@ class Shared:
     """Episodes per evaluation and seed."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints."""
+    log: str = ""
+    """Also log to: tensorboard, wandb (offline), or both with a comma between; each needs the extra of its name."""
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -158,6 +161,7 @@ def offline(arguments: Sequence[str], prog: str, description: str) -> tuple[Shar
     options: Any = parse(kind, arguments, default, prog, description)
     require_positive(options.shared)
     require_positive(options.config)
+    sinks.parse(options.shared.log)
     return options.shared, entry, options.config
 
 

@@ -69,6 +69,8 @@ class Options:
     """Episodes per evaluation and seed."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints."""
+    log: str = ""
+    """Also log every run to: tensorboard, wandb (offline), or both with a comma between."""
     population: int = 64
     """Members of one program at most: seeds times settings that share it."""
     out: Path = Path("runs")
@@ -154,7 +156,7 @@ def plan(chosen: Options, facts: Facts | None = None) -> list[tasks.Run]:
 
 def task_of(points: Sequence[grid.Point], traced: Sequence[str], chosen: Options, defaults: dict) -> tasks.Task:
     """The command for points of the grid that share a program; what they differ in is varied within it."""
-    names = ("algo", "dataset", *("preset", "seeds", "out", "episodes", "checkpoint_seconds"))
+    names = ("algo", "dataset", *("preset", "seeds", "out", "episodes", "checkpoint_seconds", "log"))
     first = points[0]
     given: dict[str, Any] = {name: str(getattr(first if name in names[:2] else chosen, name)) for name in names}
     varied = [{name: point.settings[name] for name in traced if name in point.settings} for point in points]
@@ -210,9 +212,9 @@ def in_words(guess: tasks.Estimate) -> str:
 
 
 def closing(runs: Sequence[tasks.Run], console: Console) -> None:
-    """The comparison where every algorithm has one setting, and where the rows are."""
+    """The comparison, a line per algorithm and settings, and where the rows are."""
     rows = tasks.rows_of(runs)
-    if rows and not any(run.settings for run in runs):
+    if rows:
         show = formats.FORMATS["markdown"][1]
         with contextlib.suppress(UserError):  # rows that cannot share a table are still where the next line says
             console.print(show(comparison.compare(rows, "return_last"), "algo"), markup=False)
@@ -371,7 +373,7 @@ def main() -> int:
     if chosen.space and not chosen.search:
         raise UserError("--space is what a search varies; add --search=optuna, or give values in --grid")
     chosen = replace(chosen, seeds=chosen.seeds or ("1000:1004" if chosen.search else "1"))
-    if chosen.workers > 256:
+    if chosen.executor == "local" and chosen.workers > 256:
         raise UserError(f"--workers={chosen.workers} is more than this machine can serve; give at most 256")
     executors.check(chosen.executor, chosen.address, place(chosen))
     # Planning asks which devices there are; their memory is for the workers, which share it.

@@ -1,7 +1,8 @@
 """Compare the algorithms of a results folder in one table: mean [95% interval] and number of seeds per data set.
 
-The mean of an algorithm is bold only where the interval of its difference to the runner-up lies above zero; the caption
-says the rule. Reads summary.csv alone: results/<experiment> for published rows, runs/<experiment> for your own.
+Runs with other settings than their preset's are lines of their own, such as `ravl diversity=0`. The mean of a line is
+bold only where the interval of its difference to the runner-up lies above zero; the caption says the rule. Reads
+summary.csv alone: results/<experiment> for published rows, runs/<experiment> for your own.
 """
 
 from __future__ import annotations

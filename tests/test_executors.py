@@ -164,6 +164,7 @@ def test_an_order_is_plain_words(monkeypatch, tmp_path):
         (["--cpus=2"], "it is for ray and slurm"),
         (["--executor=ray", "--partition=long"], "it is for slurm"),
         (["--executor=slurm", "--gpus=0.5"], "--gpus=0.5 must be a whole number"),
+        (["--executor=slurm", "--time=1"], "--time=1 leaves no time to save"),
         (["--executor=ray", "--cpus=0"], "--cpus=0 must be at least 1"),
         (["--executor=ray", "--memory=-1"], "--memory=-1.0 must not be negative"),
     ],
@@ -190,7 +191,11 @@ TOOLS = {
         echo $! > {folder}/pid.$$
         echo "Submitted batch job $$" """,
     "srun": """
-        while [[ $1 == --* ]]; do case $1 in --output|--error) shift 2;; *) shift;; esac; done
+        while [[ $1 == --* ]]; do
+            [[ $1 == --output ]] && { name=${2//%j/$SLURM_JOB_ID}; exec > "${name//%t/0}"; }
+            [[ $1 == --output || $1 == --error ]] && shift
+            shift
+        done
         exec "$@" """,
     "sacct": """
         echo 'JobID|State|NodeList'
@@ -245,7 +250,19 @@ def test_asked_to_stop_slurm_jobs_save(slurm, fake):  # noqa: F811
     assert tasks.state(runs[0]) == "resumable"
 
 
-def test_a_slurm_job_whose_time_is_up_saves_and_is_submitted_again(slurm, fake):  # noqa: F811
+def test_asked_to_stop_slurm_jobs_in_the_queue_are_withdrawn(slurm, fake):  # noqa: F811
+    (run,) = fake("ok")
+    executor = slurm()
+    (run.out / "tools" / "sbatch").write_text("#!/bin/bash\necho Submitted batch job 7\n")
+    (run.out / "tools" / "scancel").write_text(f"#!/bin/bash\necho $1 > {run.out}/cancelled\n")
+    job = executor.start(run.task, run.out / "logs" / "log")
+    assert job.poll() is None
+    job.terminate()
+    assert (job.poll(), (run.out / "cancelled").read_text()) == (75, "7\n")
+
+
+def test_a_slurm_job_whose_time_is_up_saves_and_is_submitted_again(slurm, fake, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(schedule, "ATTEMPTS", 1)  # had the worker died of the signal, that would be all
     (run,) = fake("save-once")
     ready = run.out / "fake" / "fake-g0" / "ready"
     told = []
@@ -306,6 +323,35 @@ def test_a_ray_address_that_does_not_answer(monkeypatch):
     monkeypatch.setattr(on_ray, "ANSWER_SECONDS", 1.0)
     with pytest.raises(UserError, match=r"no Ray cluster answers at --address=127\.0\.0\.1:9 within 1 seconds"):
         on_ray.cluster(1, "127.0.0.1:9", executors.Place()).__enter__()
+
+
+@pytest.mark.slow
+def test_ray_jobs_end_as_their_workers_do_and_as_they_are_asked(fake):  # noqa: F811
+    """On a Ray of this machine with two places."""
+    pytest.importorskip("ray")
+    with choice.opened("ray", 2, "", executors.Place()) as executor:
+        runs = fake("ok", "1", "2", "diverge", "kill-once")
+        board = play(runs, executor)
+        assert {run.group for run in board.done} == {"g0", "g3", "g4"}
+        assert starts(runs) == {"g0": 1, "g1": 2, "g2": 1, "g3": 1, "g4": 2}
+        assert failures(runs)["g1"]["last_lines"] == "first words | last words of g1"
+        folder = runs[0].out / "fake"
+        saving, killed, waiting = (
+            executor.start(tasks.Task("fake_task", {"out": str(folder.parent), "group": group, "behave": "save"}), log)
+            for group, log in [(group, folder / f"{group}.log") for group in "abc"]
+        )
+        wait_for(lambda: all((folder / f"fake-{group}" / "ready").exists() for group in "ab"))
+        assert [job.poll() for job in (saving, killed, waiting)] == [None] * 3
+        waiting.terminate()
+        assert waiting.poll() == 75
+        saving.terminate()
+        killed.kill()
+        wait_for(lambda: saving.poll() is not None and killed.poll() is not None)
+        assert saving.poll() == 75
+        assert killed.poll() in (-signal.SIGKILL, LOST)
+        workers = pd.read_csv(folder.parent / "starts.csv")["pid"]
+        assert not any(map(is_alive, workers))
+        assert rundir.look(folder.parent, "fake", "fake", "c")[1] == "new"
 
 
 # --- The same rows, wherever runs go and whatever is killed: two algorithms x two settings x eight seeds ---

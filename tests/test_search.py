@@ -23,8 +23,8 @@ from test_sweep import holders
 from experiments import sweep
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep import executors, schedule, search, space, studies
-from jaxrl_suite.sweep.space import Range
 from jaxrl_suite.sweep.executors import processes
+from jaxrl_suite.sweep.space import Range
 from jaxrl_suite.train import interrupts, rundir
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -29,6 +29,7 @@ from jaxrl_suite.train.host import Host
 from jaxrl_suite.train.interrupts import Interrupts
 from jaxrl_suite.train.members import Member, Variant
 from jaxrl_suite.train.rundir import Log, RunDir
+from jaxrl_suite.train.sinks import EVAL, Sinks
 from jaxrl_suite.types import Algorithm, Metrics, Phase, Spec, Tree
 
 EVAL_COLUMNS = (
@@ -63,6 +64,7 @@ class Job:
     cache: Path | None = None  # folder of fitted world models
     cache_key: str = ""  # data and everything else that a cached phase depends on
     model: Path | None = None  # an entry of such a folder, to be used instead of fitting
+    sinks: tuple[str, ...] = ()  # names of train.sinks; no influence on the result
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -86,6 +88,7 @@ class _Books:
 
     metrics: Log
     evals: Log
+    sinks: Sinks
     seconds_before: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
@@ -108,6 +111,14 @@ class _Books:
         self.evals.truncate(extra["evals"])
         self.seconds_before = extra["seconds"]
 
+    def add_metrics(self, phase: str, record: dict) -> None:
+        self.metrics.append(record)
+        self.sinks.write(phase, record)
+
+    def add_evaluation(self, record: dict) -> None:
+        self.evals.append(record)
+        self.sinks.write(EVAL, record)
+
 
 def config_hash(config: Mapping[str, Any], members: Sequence[Member]) -> str:
     """What a checkpoint must carry to belong to a run."""
@@ -118,8 +129,9 @@ def config_hash(config: Mapping[str, Any], members: Sequence[Member]) -> str:
 
 def run(job: Job, directory: RunDir, display: Display) -> Outcome:
     """Train `job` to its end, or until a signal asks to stop, in its run directory."""
-    books = _Books(Log.jsonl(directory.path / "metrics.jsonl"), Log.csv(directory.path / "eval.csv", EVAL_COLUMNS))
-    with Interrupts() as interrupts, _host(job) as host:
+    metrics, evals = Log.jsonl(directory.path / "metrics.jsonl"), Log.csv(directory.path / "eval.csv", EVAL_COLUMNS)
+    with Interrupts() as interrupts, _host(job) as host, Sinks(job.sinks, directory.path, display.note) as sinks:
+        books = _Books(metrics, evals, sinks)
         return _Run(job, directory, display, books, interrupts, host).all_phases()
 
 
@@ -154,6 +166,7 @@ class _Run:
     def all_phases(self) -> Outcome:
         phases = [population(phase) for phase in self.job.algorithm.phases]
         first, state, ticks = self._resume(phases)
+        self.books.sinks.begin()
         result: Tree = None
         diverged = np.zeros(len(self.members), bool)
         for index, phase in enumerate(phases[first:], start=first):
@@ -240,7 +253,7 @@ class _Run:
             record = {"phase": phase.name, "update": ticks * phase.updates_per_tick, "seed": seed}
             record |= {"settings": variant.settings} if len(self.job.variants) > 1 and not phase.cache else {}
             numbers = {name: _number(value[row]) for name, value in values.items()}
-            self.books.metrics.append({**record, **numbers, "diverged": bool(flags[row])})
+            self.books.add_metrics(phase.name, {**record, **numbers, "diverged": bool(flags[row])})
         headline = {name: float(np.mean(value)) for name, value in values.items()}
         self.display.progress(ticks * phase.updates_per_tick, headline)
 
@@ -248,7 +261,7 @@ class _Run:
         episodes = self.evaluator(state.members, [member.seed for member in self.members], index)
         for row, (seed, variant) in enumerate(self.members):
             who = {"seed": seed, "settings": variant.settings, "update": update}
-            self.books.evals.append(who | eval_row(self.job.spec, episodes, row))
+            self.books.add_evaluation(who | eval_row(self.job.spec, episodes, row))
         self.display.evaluation(update, episodes.returns.mean(axis=1))
 
     # --- Checkpoints and cache ---

@@ -10,6 +10,7 @@ from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.sweep.executors import processes
 from jaxrl_suite.sweep.executors.interface import Executor, Place
 
+SHORTEST = 5  # minutes: Slurm gives notice 90 seconds before the end, and a run takes a while to begin
 # What each understands beside the number of workers.
 OPTIONS = {
     "local": (),
@@ -34,6 +35,8 @@ def check(name: str, address: str, place: Place) -> None:
             raise UserError(f"--{option}={value} has no meaning with --executor={name}; it is for {owners}")
     if name == "slurm" and place.gpus != int(place.gpus):
         raise UserError(f"--gpus={place.gpus} must be a whole number with --executor=slurm")
+    if name == "slurm" and place.time < SHORTEST:
+        raise UserError(f"--time={place.time} leaves no time to save before the job ends; give at least {SHORTEST}")
 
 
 def opened(name: str, workers: int, address: str, place: Place) -> contextlib.AbstractContextManager[Executor]:

@@ -25,6 +25,7 @@ from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep.executors import processes
 from jaxrl_suite.sweep.executors.interface import LOST, Executor, Place
 from jaxrl_suite.sweep.tasks import Task
+from jaxrl_suite.train import interrupts
 
 DIED = 1
 GIGABYTE = 2**30
@@ -63,6 +64,7 @@ class RayJob:
         if _is_there(self._placed):
             self._actor.signal.remote(signal.SIGTERM)
         else:
+            self._code = interrupts.RESUMABLE  # nothing has begun
             ray.kill(self._actor)
 
     def kill(self) -> None:

@@ -20,6 +20,7 @@ from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep.executors import processes
 from jaxrl_suite.sweep.executors.interface import LOST, Executor, Place
 from jaxrl_suite.sweep.tasks import Task
+from jaxrl_suite.train import interrupts
 
 DIED = 1
 
@@ -41,6 +42,9 @@ class SlurmJob:
     def terminate(self) -> None:
         """Cancel it: Slurm asks the worker to save, and kills it half a minute later (its KillWait)."""
         self._job.cancel(check=False)
+        self._job.watcher.clear()  # or sacct would be asked again in minutes
+        if not self._job.paths.stdout.exists():
+            self._code = interrupts.RESUMABLE  # it was still in the queue
 
     kill = terminate  # Slurm does not wait for the sweep
 
