@@ -59,8 +59,15 @@ class Board:
     elsewhere: list[tuple[Run, int]] = field(default_factory=list)
     done: list[Run] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+    pruned: list[Run] = field(default_factory=list)
+    pruning: set[str] = field(default_factory=set)  # groups whose workers have been asked to save and not come back
     lost: Counter[str] = field(default_factory=Counter)  # places that have gone, by group
     stopped: bool = False
+
+    def prune(self, attempt: Attempt) -> None:
+        """Give up a run because of what it has reached so far; it saves, and can be resumed by a later command."""
+        self.pruning.add(attempt.run.group)
+        attempt.job.terminate()
 
 
 def work_off(
@@ -72,7 +79,7 @@ def work_off(
         runs: in the order in which they are begun.
         executor: where they run.
         asked: whether to stop.
-        notify: called with the board after every look at it.
+        notify: called with the board after every look at it; it may add runs to `board.waiting`, or prune some.
 
     Raises:
         UserError: the folder cannot be written.
@@ -126,8 +133,12 @@ def _collect(board: Board, executor: Executor) -> None:
 def _settle(board: Board, attempt: Attempt, code: int, takes_back: bool) -> None:
     """Decide what an exit code means."""
     run, number = attempt.run, attempt.number
+    pruned = run.group in board.pruning
+    board.pruning.discard(run.group)
     if code == 0 and ending(run):
         _complete(board, run)
+    elif pruned:
+        board.pruned.append(run)
     elif (code in STOPPED and takes_back) or (code == LOST and board.lost[run.group] < LOSSES):
         board.lost[run.group] += code == LOST
         board.waiting.append((run, number))
