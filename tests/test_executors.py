@@ -17,7 +17,7 @@ import pytest
 from test_experiments import dataset, refused  # noqa: F401
 from test_sweep import ROOT, SMOKE, failures, fake, finish, holders, launch, rows, starts  # noqa: F401
 
-from experiments import options, sweep
+from experiments import options, plans, sweep
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep import executors, schedule, tasks
 from jaxrl_suite.sweep.executors import LOST, choice, processes
@@ -413,8 +413,8 @@ def test_submitit_gives_the_same_rows(dataset, tmp_path, calm, monkeypatch):  # 
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     words = ["--algo=bc,ravl", f"--dataset={dataset}", "--grid", "updates=100,200", SEEDS, f"--out={tmp_path}", *SMOKE]
-    chosen = options.parse(sweep.Options, words, sweep.Options(), "test", "")
-    board = play(sweep.plan(chosen), on_slurm.jobs(2, executors.Place(), cluster="local"))
+    chosen = options.parse(plans.Options, words, plans.Options(), "test", "")
+    board = play(plans.plan(chosen), on_slurm.jobs(2, executors.Place(), cluster="local"))
     assert (len(board.done), board.failed) == (4, [])
     assert_same(tmp_path, calm)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_resume import assert_same, finish, killed, launch, run_directory
 
-from experiments import collect, offline_mbrl, options, sweep
+from experiments import collect, offline_mbrl, options, plans, sweep
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.train import rundir, sinks
 from jaxrl_suite.train.loop import EVAL_COLUMNS
@@ -291,8 +291,8 @@ def test_names_of_sinks():
 
 
 def test_a_sweep_hands_the_sinks_to_its_runs():
-    (planned,) = sweep.plan(sweep.Options(algo="bc", preset="smoke", log="tensorboard"))
-    (plain,) = sweep.plan(sweep.Options(algo="bc", preset="smoke"))
+    (planned,) = plans.plan(plans.Options(algo="bc", preset="smoke", seeds="1", log="tensorboard"))
+    (plain,) = plans.plan(plans.Options(algo="bc", preset="smoke", seeds="1"))
     assert planned.task.options["log"] == "tensorboard" and planned.group == plain.group
     shared, *_ = options.offline([f"--{n}={v}" for n, v in planned.task.options.items()], "test", "")
     assert shared.log == "tensorboard"

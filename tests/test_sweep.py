@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_experiments import dataset, refused, run  # noqa: F401
 
-from experiments import offline_mbrl, options, sweep
+from experiments import offline_mbrl, options, plans, sweep
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep import display, executors, grid, schedule, tasks
@@ -299,8 +299,8 @@ def test_the_display_tells_changes_once(fake):
 
 # --- The command ---
 def planned(dataset, tmp_path, *grid, **more):  # noqa: F811
-    chosen = sweep.Options(dataset=str(dataset), grid=grid, out=tmp_path, preset="smoke", seeds="0:2", **more)
-    return sweep.plan(chosen)
+    chosen = plans.Options(dataset=str(dataset), grid=grid, out=tmp_path, preset="smoke", seeds="0:2", **more)
+    return plans.plan(chosen)
 
 
 def test_traced_settings_share_a_program_and_others_do_not(dataset, tmp_path):  # noqa: F811

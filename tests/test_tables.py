@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from experiments import claims, reproduce, sweep, tables
+from experiments import claims, plans, reproduce, sweep, tables
 from jaxrl_suite import data
 from jaxrl_suite.report import mean_interval
 from jaxrl_suite.report.comparison import METRICS
@@ -123,7 +123,7 @@ def test_a_sweep_over_settings_closes_with_their_table(folder, monkeypatch):
     rows = [row | {"settings": "tau=1" if row["algo"] == "bc" else ""} for row in tables.published(folder)]
     console = Console(file=io.StringIO(), width=200)
     monkeypatch.setattr(tasks, "rows_of", lambda _: rows)
-    (run, *_) = sweep.plan(sweep.Options(algo="bc", preset="smoke"))
+    (run, *_) = plans.plan(plans.Options(algo="bc", preset="smoke", seeds="1"))
     sweep.closing([run._replace(settings={"tau": "1"})], console)
     assert "| bc tau=1 | ravl |" in console.file.getvalue()
 
