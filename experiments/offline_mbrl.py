@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -56,6 +55,7 @@ class Described(NamedTuple):
     seeds: tuple[int, ...]
     group: str
     label: str
+    devices: mesh.Devices
 
 
 def describe(
@@ -64,10 +64,13 @@ def describe(
     """The frozen config of a run on these devices, its seeds, group id and label.
 
     Raises:
-        UserError: the algorithm learns online, or the seeds cannot be read.
+        UserError: the algorithm learns online, the seeds cannot be read, or the devices do not fit.
     """
     if entry.online:
         raise UserError(f"{entry.name} learns online; use python -m experiments.collect, or choose bc or ravl")
+    seeds = options.parse_seeds(shared.seeds)
+    devices = mesh.parse(shared.mesh, len(seeds), shared.sampling == "local")
+    mesh.check_rows(info.rows, devices)
     frozen = session.freeze(
         EXPERIMENT,
         entry,
@@ -79,10 +82,10 @@ def describe(
         preset=shared.preset,
         episodes=shared.episodes,
         model=identity.digest(str(shared.model)) if shared.model else "",
+        **({"sampling": f"local, {devices.shards} shards"} if devices.local else {}),
     )
-    seeds = options.parse_seeds(shared.seeds)
-    group = identity.group_id(frozen, seeds, None, mesh.layout())
-    return Described(frozen, seeds, group, f"{entry.name.replace(':', '.')}-{info.name}")
+    group = identity.group_id(frozen, seeds, None, devices.layout())
+    return Described(frozen, seeds, group, f"{entry.name.replace(':', '.')}-{info.name}", devices)
 
 
 def references(spec: Spec, info: data.DatasetInfo, out: Path, preset: str, algo: str) -> list[tables.Reference]:
@@ -108,14 +111,15 @@ def _is_bc(row: dict, dataset: str, preset: str) -> bool:
     return (row["algo"], row["dataset"], row["preset"], row["status"]) == ("bc", dataset, preset, "finished")
 
 
-def header(shared: options.Shared, info: data.DatasetInfo, seeds: tuple[int, ...], path: Path) -> dict[str, str]:
+def header(
+    shared: options.Shared, info: data.DatasetInfo, seeds: tuple[int, ...], devices: mesh.Devices, path: Path
+) -> dict[str, str]:
     """What is about to run."""
-    kinds = sorted({device.device_kind for device in jax.devices()})
     return {
         "algorithm": f"{shared.algo}, preset {shared.preset}, seeds {seeds[0]} to {seeds[-1]} in one program",
         "data set": f"{info.name}: {info.rows:,} rows, {info.episodes:,} episodes of {info.env}, "
         f"return {info.return_mean:,.0f} ± {info.return_std:,.0f}, best {info.return_max:,.0f}",
-        "devices": f"{jax.device_count()} x {', '.join(kinds)}",
+        "devices": f"{devices.layout()} ({devices.mesh.devices.flat[0].device_kind})",
         "run": str(path),
     }
 
@@ -124,19 +128,19 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
     """One run, end to end -> exit code."""
     dataset, info = data.load(shared.dataset)
     spec = spec_of(dataset, info)
-    frozen, seeds, group, label = describe(shared, entry, config, spec, info)
+    frozen, seeds, group, label, devices = describe(shared, entry, config, spec, info)
     built = session.build(frozen)
     display = Display(console)
     shown = {"config": frozen, "seeds": seeds}
     with rundir.open_run(shared.out, EXPERIMENT, label, shown, group, shared.fresh) as directory:
-        display.header(header(shared, info, seeds, directory.path))
+        display.header(header(shared, info, seeds, devices, directory.path))
         summary = directory.path.parent / "summary.csv"
         resumed = directory.state == "resumable"
         if directory.state != "finished":
             job = loop.Job(
                 spec=spec,
                 algorithm=built.algorithm,
-                data=mesh.shard_rows(dataset),
+                data=mesh.shard_rows(dataset, devices),
                 seeds=seeds,
                 config=frozen,
                 gamma=getattr(config, "gamma", 0.99),
@@ -145,6 +149,7 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
                 cache=shared.out / "models",
                 cache_key=info.sha256,
                 model=shared.model,
+                devices=devices,
             )
             outcome = loop.run(job, directory, display)
             if not outcome.finished:

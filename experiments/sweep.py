@@ -88,7 +88,7 @@ def run_of(point: grid.Point, chosen: Options, defaults: dict, spec: Spec, info:
     own = {name: grid.option(name, text, defaults[name]) for name, text in point.settings.items()}
     task = tasks.Task(f"experiments.{chosen.experiment}", {**shared, **own})
     # The experiment's own reading of its command line: what it would refuse is refused here, before anything starts.
-    frozen, seeds, group, label = offline_mbrl.describe(
+    frozen, seeds, group, label, _ = offline_mbrl.describe(
         *options.offline(tasks.words(task)[2:], "python -m experiments.sweep", ""), spec, info
     )
     ids = tuple(identity.run_id(frozen, seed) for seed in seeds)

@@ -19,10 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_suite import mesh
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError
+from jaxrl_suite.mesh import SEED, Devices
 from jaxrl_suite.train import checkpoint, identity
-from jaxrl_suite.train.compose import Chunk, Population, chunk, population
+from jaxrl_suite.train.compose import Chunk, Population, begin, chunk, places, population
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
 from jaxrl_suite.train.host import Host
@@ -61,6 +63,7 @@ class Job:
     cache: Path | None = None  # folder of fitted world models
     cache_key: str = ""  # data and everything else that a cached phase depends on
     model: Path | None = None  # an entry of such a folder, to be used instead of fitting
+    devices: Devices | None = None  # the mesh; None for the default device
 
 
 class Outcome(NamedTuple):
@@ -114,21 +117,48 @@ def arguments(algorithm: Algorithm, seeds: Sequence[int], data: Any, index: int,
     return keys, hypers, data, previous
 
 
-def template(algorithm: Algorithm, seeds: Sequence[int], data: Any, last: int) -> Population:
-    """Shapes of a phase's state, found through the results of the phases before it. Computes nothing."""
+def template(
+    algorithm: Algorithm, seeds: Sequence[int], data: Any, last: int, devices: Devices | None = None
+) -> Population:
+    """Shapes of a phase's state, found through the results of the phases before it, with their places on `devices`.
+
+    Computes nothing.
+    """
     previous: Tree = None
     for index in range(last + 1):
         phase = population(algorithm.phases[index])
         state = jax.eval_shape(phase.init, *arguments(algorithm, seeds, data, index, previous))
         previous = jax.eval_shape(phase.result, state)
-    return state
+    return _placed(state, places(state, devices))
+
+
+def _placed(shapes: Tree, shardings: Tree) -> Tree:
+    """Shapes with their shardings, if there are any."""
+    if shardings is None:
+        return shapes
+    place = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
+    return jax.tree.map(place, shapes, shardings)
 
 
 def run(job: Job, directory: RunDir, display: Display) -> Outcome:
     """Train `job` to its end, or until a signal asks to stop, in its run directory."""
     books = _Books(Log.jsonl(directory.path / "metrics.jsonl"), Log.csv(directory.path / "eval.csv", EVAL_COLUMNS))
+    check(job)
     with Interrupts() as interrupts, _host(job) as host:
         return _Run(job, directory, display, books, interrupts, host).all_phases()
+
+
+def check(job: Job) -> None:
+    """Refuse what does not divide over the devices before anything is trained, not when its phase comes.
+
+    Raises:
+        UserError: rows that are drawn, or those of a ring buffer, do not divide.
+    """
+    if job.devices is None or job.devices.shards == 1:
+        return
+    for index, phase in enumerate(map(population, job.algorithm.phases)):
+        state = template(job.algorithm, job.seeds, job.data, index, job.devices)
+        jax.eval_shape(mesh.on(job.devices, phase.update), state, job.data)
 
 
 @contextlib.contextmanager
@@ -153,7 +183,9 @@ class _Run:
         self.books, self.interrupts, self.host = books, interrupts, host
         self.traces: dict[str, int] = {}
         self.programs: dict[str, tuple[Any, Any]] = {}
-        self.evaluator: Evaluator = make_evaluator(job.spec, job.algorithm, job.gamma, job.episodes)
+        self.evaluator: Evaluator = make_evaluator(
+            job.spec, job.algorithm, job.gamma, job.episodes, job.devices.place() if job.devices else None
+        )
         self.config_hash = config_hash(job.config, job.seeds)
 
     # --- Phases ---
@@ -167,19 +199,19 @@ class _Run:
                 result = cached
                 continue
             if state is None:
-                state, ticks = jax.jit(phase.init)(*self._arguments(index, result)), 0
+                state, ticks = begin(phase, self._arguments(index, result), self.job.devices), 0
             state = self._one_phase(index, phase, state, ticks)
             if state is None:
                 return Outcome(False, None, diverged, self.books.seconds(), self.traces)
             diverged = diverged | np.asarray(state.diverged)
-            result = jax.jit(phase.result)(state)
+            result = jax.jit(phase.result, out_shardings=self._by_seed())(state)
             self._store(phase, result)
             state = None
         return Outcome(True, result, diverged, self.books.seconds(), self.traces)
 
     def _one_phase(self, index: int, phase: Phase, state: Population, ticks: int) -> Population | None:
         """Run a phase from `ticks` on; None when interrupted (the state is saved)."""
-        program = chunk(phase)
+        program = chunk(phase, self.job.devices, state)
         self.display.phase(phase.name, phase.ticks * phase.updates_per_tick, ticks * phase.updates_per_tick)
         saved = time.monotonic()
         while ticks < phase.ticks:
@@ -233,7 +265,11 @@ class _Run:
 
     def _template(self, index: int) -> Population:
         data = self.job.data if self.host is None else jnp.asarray(self.host.first_obs)
-        return template(self.job.algorithm, self.job.seeds, data, index)
+        return template(self.job.algorithm, self.job.seeds, data, index, self.job.devices)
+
+    def _by_seed(self) -> Any:
+        """Where a phase's result lies: the members along `seed`."""
+        return self.job.devices.place(SEED) if self.job.devices else None
 
     # --- Records ---
     def _log_metrics(self, phase: Phase, ticks: int, metrics: Metrics, diverged: Any) -> None:
@@ -280,7 +316,7 @@ class _Run:
         self.host.replay(np.asarray(log)[:, : int(count)])
 
     def _cache_key(self, phase: Phase) -> str:
-        devices = [device.device_kind for device in jax.devices()]
+        devices = self.job.devices.kinds() if self.job.devices else [jax.devices()[0].device_kind]
         source = identity.code_version(*MODEL_SOURCES)
         return identity.digest(phase.cache, self.job.cache_key, list(self.job.seeds), devices, source)
 
@@ -290,6 +326,8 @@ class _Run:
             return None
         state = jax.eval_shape(phase.init, *self._arguments(index, previous))
         shapes = jax.eval_shape(phase.result, state)
+        sharding = self._by_seed()
+        shapes = _placed(shapes, sharding and jax.tree.map(lambda _: sharding, shapes))
         if self.job.model is not None:
             result = checkpoint.cached(self.job.model.parent, self.job.model.name, shapes, self.display.note)
             if result is None:
