@@ -7,6 +7,7 @@ holds config.json, provenance.json, metrics.jsonl, eval.csv, checkpoints and a f
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import plots, stats, tables
-from jaxrl_suite.train import identity, interrupts, loop, rundir, session
+from jaxrl_suite.train import identity, interrupts, loop, processes, rundir, session, sittings, supervise
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.types import Dataset, Spec
 
@@ -58,6 +59,15 @@ class Described(NamedTuple):
     devices: mesh.Devices
 
 
+def devices_of(shared: options.Shared) -> mesh.Devices:
+    """The mesh of a run.
+
+    Raises:
+        UserError: the devices are not there, or the seeds do not divide.
+    """
+    return mesh.parse(shared.mesh, len(options.parse_seeds(shared.seeds)), shared.sampling == "local")
+
+
 def describe(
     shared: options.Shared, entry: algorithms.Entry, config: Any, spec: Spec, info: data.DatasetInfo
 ) -> Described:
@@ -69,7 +79,7 @@ def describe(
     if entry.online:
         raise UserError(f"{entry.name} learns online; use python -m experiments.collect, or choose bc or ravl")
     seeds = options.parse_seeds(shared.seeds)
-    devices = mesh.parse(shared.mesh, len(seeds), shared.sampling == "local")
+    devices = devices_of(shared)
     mesh.check_rows(info.rows, devices)
     frozen = session.freeze(
         EXPERIMENT,
@@ -84,8 +94,38 @@ def describe(
         model=identity.digest(str(shared.model)) if shared.model else "",
         **({"sampling": f"local, {devices.shards} shards"} if devices.local else {}),
     )
-    group = identity.group_id(frozen, seeds, None, devices.layout())
+    begun_on = sittings.layouts(shared.resume)[0] if shared.resume else devices.layout()
+    group = identity.group_id(frozen, seeds, None, begun_on)
     return Described(frozen, seeds, group, f"{entry.name.replace(':', '.')}-{info.name}", devices)
+
+
+def check_resume(shared: options.Shared, run: Described) -> None:
+    """Refuse --resume with the folder of another run.
+
+    Raises:
+        UserError: the options do not describe the run in that folder.
+    """
+    if shared.resume is None:
+        return
+    path, _ = rundir.look(shared.out, EXPERIMENT, run.label, run.group)
+    if shared.fresh or path.resolve() != shared.resume.resolve():
+        raise UserError(
+            f"--resume={shared.resume} is not the newest run of these options; repeat the options that it was started "
+            "with (provenance.json has the command), and its --out"
+        )
+
+
+def open_run(shared: options.Shared, run: Described) -> rundir.RunDir:
+    """The run's directory: held by the process that leads, and found by those that follow it."""
+    if processes.leads():
+        shown = {"config": run.frozen, "seeds": run.seeds}
+        directory = rundir.open_run(shared.out, EXPERIMENT, run.label, shown, run.group, shared.fresh)
+    processes.wait("the run is open")
+    if not processes.leads():
+        directory = rundir.RunDir(rundir.look(shared.out, EXPERIMENT, run.label, run.group)[0], "resumable", None)
+    (finished,) = processes.agree(directory.state == "finished")
+    directory.state = "finished" if finished else directory.state
+    return directory
 
 
 def references(spec: Spec, info: data.DatasetInfo, out: Path, preset: str, algo: str) -> list[tables.Reference]:
@@ -126,13 +166,15 @@ def header(
 
 def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console: Console) -> int:
     """One run, end to end -> exit code."""
-    dataset, info = data.load(shared.dataset)
+    dataset, info = data.load(shared.dataset, window=functools.partial(mesh.window, devices=devices_of(shared)))
     spec = spec_of(dataset, info)
-    frozen, seeds, group, label, devices = describe(shared, entry, config, spec, info)
+    run = describe(shared, entry, config, spec, info)
+    check_resume(shared, run)
+    frozen, seeds, group, _, devices = run
     built = session.build(frozen)
-    display = Display(console)
-    shown = {"config": frozen, "seeds": seeds}
-    with rundir.open_run(shared.out, EXPERIMENT, label, shown, group, shared.fresh) as directory:
+    leads = processes.leads()
+    display = Display(console, quiet=not leads)
+    with open_run(shared, run) as directory:
         display.header(header(shared, info, seeds, devices, directory.path))
         summary = directory.path.parent / "summary.csv"
         resumed = directory.state == "resumable"
@@ -140,31 +182,38 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
             job = loop.Job(
                 spec=spec,
                 algorithm=built.algorithm,
-                data=mesh.shard_rows(dataset, devices),
+                data=mesh.shard_rows(dataset, devices, info.rows),
                 seeds=seeds,
                 config=frozen,
                 gamma=getattr(config, "gamma", 0.99),
                 episodes=shared.episodes,
                 checkpoint_seconds=shared.checkpoint_seconds,
-                cache=shared.out / "models",
+                cache=None if devices.processes > 1 else shared.out / "models",
                 cache_key=info.sha256,
                 model=shared.model,
                 devices=devices,
             )
+            if leads:
+                sittings.begin(directory.path, devices.layout())
             outcome = loop.run(job, directory, display)
             if not outcome.finished:
                 display.note("interrupted and saved; the same command resumes")
                 return interrupts.RESUMABLE
+            if not leads:
+                return 0
             more = {
                 "dataset": info.name,
                 "preset": shared.preset,
                 "behaviour_return": info.return_mean,
                 "group_id": group,
                 "resumed": resumed,
+                "devices": " > ".join(sittings.layouts(directory.path)),
             }
             rows = session.summary_rows(directory, frozen, seeds, outcome, more)
             rundir.upsert_rows(summary, rows, session.SUMMARY_COLUMNS)
             directory.finish("diverged" if np.all(outcome.diverged) else "finished")
+        if not leads:
+            return 0
         lines = references(spec, info, shared.out, shared.preset, entry.name)
         evals = session.evals_of(directory.path)
         figure = plots.run_figure(evals, lines, f"{entry.name} on {info.name}", directory.path / "curves.png")
@@ -182,8 +231,12 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
 def main() -> int:
     """Run what the command line describes."""
     options.cache_programs()
-    shared, entry, config = options.offline(options.arguments(), "python -m experiments.offline_mbrl", __doc__ or "")
-    return train(shared, entry, config, Console(highlight=False, soft_wrap=True))
+    with processes.joined():
+        words = options.arguments()
+        shared, entry, config = options.offline(words, "python -m experiments.offline_mbrl", __doc__ or "")
+        if shared.distributed and not processes.is_worker():
+            return supervise.run(processes.parse(shared.distributed), shared.fresh)
+        return train(shared, entry, config, Console(highlight=False, soft_wrap=True))
 
 
 if __name__ == "__main__":

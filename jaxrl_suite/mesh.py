@@ -41,6 +41,11 @@ class Devices(NamedTuple):
         """Shards of the rows."""
         return self.mesh.shape[DATA]
 
+    @property
+    def processes(self) -> int:
+        """Processes that take part."""
+        return len({device.process_index for device in self.mesh.devices.flat})
+
     def place(self, *axes: str | None) -> NamedSharding:
         """The sharding whose leading axes lie along `axes`; nothing means whole on each device."""
         return NamedSharding(self.mesh, PartitionSpec(*axes))
@@ -55,8 +60,7 @@ class Devices(NamedTuple):
         platform = self.mesh.devices.flat[0].platform
         if self.mesh.size == 1:
             return f"1 {platform}"
-        hosts = {device.process_index for device in self.mesh.devices.flat}
-        over = f" over {len(hosts)} processes" if len(hosts) > 1 else ""
+        over = f" over {self.processes} processes" if self.processes > 1 else ""
         return f"{self.mesh.size} {platform}{over}, seed:{self.mesh.shape[SEED]},data:{self.shards}"
 
 
@@ -148,17 +152,39 @@ def check_rows(rows: int, devices: Devices) -> int:
     return share
 
 
-def shard_rows(dataset: Tree, devices: Devices) -> Any:
-    """Rows (leaves `[rows, ...]`, of numpy) on the devices, equal shares on each; `Padded` where they do not divide.
+def window(rows: int, devices: Devices) -> tuple[int, int]:
+    """The rows that lie on this process's devices: the first one, and the one after the last."""
+    share = check_rows(rows, devices)
+    here = [at for at, device in np.ndenumerate(devices.mesh.devices) if device.process_index == jax.process_index()]
+    shards = [at[1] for at in here]
+    return share * min(shards), min(share * (max(shards) + 1), rows)
+
+
+def shard_rows(dataset: Tree, devices: Devices, rows: int | None = None) -> Any:
+    """Rows on the devices, equal shares on each; `Padded` where they do not divide.
+
+    Args:
+        dataset: leaves `[rows, ...]` of numpy; of several processes each gives its `window`.
+        devices: where the rows go.
+        rows: how many there are in all; as many as are given where that is left out.
 
     Raises:
         UserError: there are more shards than rows.
     """
-    rows = len(jax.tree.leaves(dataset)[0])
+    rows = len(jax.tree.leaves(dataset)[0]) if rows is None else rows
     total = check_rows(rows, devices) * devices.shards
-    fill = lambda leaf: np.concatenate([leaf, np.zeros((total - rows, *leaf.shape[1:]), leaf.dtype)])  # noqa: E731
-    full = dataset if total == rows else jax.tree.map(fill, dataset)
-    placed = jax.device_put(full, devices.place(DATA))
+    first, _ = window(rows, devices)
+
+    def place(leaf: np.ndarray) -> Array:
+        def part(index: Any) -> np.ndarray:
+            start, stop, _ = index[0].indices(total)
+            found = np.asarray(leaf[start - first : stop - first])
+            missing = np.zeros((stop - start - len(found), *leaf.shape[1:]), leaf.dtype)
+            return np.concatenate([found, missing]) if len(missing) else found
+
+        return jax.make_array_from_callback((total, *leaf.shape[1:]), devices.place(DATA), part)
+
+    placed = jax.tree.map(place, dataset)
     return placed if total == rows else Padded(placed, rows)
 
 

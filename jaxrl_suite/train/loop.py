@@ -23,7 +23,7 @@ from jaxrl_suite import mesh
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.mesh import SEED, Devices
-from jaxrl_suite.train import checkpoint, identity
+from jaxrl_suite.train import checkpoint, identity, processes
 from jaxrl_suite.train.compose import Chunk, Population, begin, chunk, places, population
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
@@ -66,6 +66,23 @@ class Job:
     devices: Devices | None = None  # the mesh; None for the default device
 
 
+class NoLog:
+    """The logs of the processes that do not lead a run: they write nothing."""
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def offset(self) -> int:
+        """Nothing has been written."""
+        return 0
+
+    def truncate(self, offset: int) -> None:
+        """Nothing."""
+
+
 class Outcome(NamedTuple):
     """What a run leaves behind."""
 
@@ -80,8 +97,8 @@ class Outcome(NamedTuple):
 class _Books:
     """The open files of a run."""
 
-    metrics: Log
-    evals: Log
+    metrics: Log | NoLog
+    evals: Log | NoLog
     seconds_before: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
@@ -142,10 +159,14 @@ def _placed(shapes: Tree, shardings: Tree) -> Tree:
 
 def run(job: Job, directory: RunDir, display: Display) -> Outcome:
     """Train `job` to its end, or until a signal asks to stop, in its run directory."""
-    books = _Books(Log.jsonl(directory.path / "metrics.jsonl"), Log.csv(directory.path / "eval.csv", EVAL_COLUMNS))
+    books = _Books(*_logs(directory.path)) if processes.leads() else _Books(NoLog(), NoLog())
     check(job)
     with Interrupts() as interrupts, _host(job) as host:
         return _Run(job, directory, display, books, interrupts, host).all_phases()
+
+
+def _logs(path: Path) -> tuple[Log, Log]:
+    return Log.jsonl(path / "metrics.jsonl"), Log.csv(path / "eval.csv", EVAL_COLUMNS)
 
 
 def check(job: Job) -> None:
@@ -222,11 +243,15 @@ class _Run:
             if every and (ticks % every == 0 or ticks == phase.ticks):
                 self._evaluate(state, ticks * phase.updates_per_tick, ticks // phase.chunk)
             done = ticks == phase.ticks
-            if done or self.interrupts.requested or time.monotonic() - saved > self.job.checkpoint_seconds:
+            # Clocks and signals differ between processes; what they do about them must not.
+            stop, due = processes.agree(
+                self.interrupts.requested, time.monotonic() - saved > self.job.checkpoint_seconds
+            )
+            if done or stop or due:
                 extra = self.books.extra(phase=index, ticks=ticks)
                 checkpoint.save(self._folder(index, phase), ticks, state, {**extra, "config_hash": self.config_hash})
                 saved = time.monotonic()
-            if self.interrupts.requested and not (done and index == len(self.job.algorithm.phases) - 1):
+            if stop and not (done and index == len(self.job.algorithm.phases) - 1):
                 return None
         self.traces[phase.name] = len(program.traces)
         self.display.phase_done()
