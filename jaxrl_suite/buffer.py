@@ -45,7 +45,7 @@ def _dealt(slot: Array, capacity: int) -> Array:
 
 
 def take(data: Tree, index: Array) -> Tree:
-    """The rows at `index` `[..., n]` of every leaf."""
+    """The rows at `index` `[...]` of every leaf."""
     return mesh.take(data, index)
 
 
@@ -66,6 +66,6 @@ def sample(buffer: Buffer, key: Key, n: int) -> Tree:
     return mesh.draw_local(buffer.data, (buffer.size + shards - 1 - jnp.arange(shards)) // shards, key, n)
 
 
-def join(*parts: Tree) -> Tree:
-    """Rows of several batches as one batch."""
-    return mesh.join(parts)
+def share(*parts: Tree) -> Tree:
+    """What was drawn, as one batch; the devices of a mesh share its rows, and what is computed from them."""
+    return mesh.share(parts)

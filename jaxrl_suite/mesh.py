@@ -202,30 +202,21 @@ def spread(tree: Tree, axis: int = 0) -> Tree:
 
 
 def take(data: Tree, index: Array) -> Tree:
-    """The rows at `index` `[..., n]` of every leaf, the n rows shared out where they divide.
+    """The rows at `index` `[...]` of every leaf, whole on each device of `data`.
 
-    Every shard reads the rows that it has, zeros for the others, and the sum over shards is exact. Left to itself the
-    compiler may gather the data instead.
+    Every shard reads the rows that it has, zeros for the others, and the sum over shards is exact: one all-reduce. Left
+    to itself the compiler may gather the data instead. (No reduce-scatter: on several CPU hosts it fails when a process
+    is 30 seconds late, jax-ml/jax#40831.)
     """
     devices = _sharded()
     if devices is None:
         return jax.tree.map(lambda leaf: leaf[index], data)
-    even = index.shape[-1] % devices.shards == 0
-    out = PartitionSpec(*[None] * (index.ndim - 1), DATA) if even else PartitionSpec()
 
     def read(block: Tree, index: Array) -> Tree:
         local, mine = _own(block, index)
-        return jax.tree.map(lambda leaf: total(_masked(leaf[local], mine)), block)
+        return _total(jax.tree.map(lambda leaf: _masked(leaf[local], mine), block))
 
-    def total(rows: Array) -> Array:
-        addends = rows.astype(jnp.uint8) if rows.dtype == bool else rows
-        if even:
-            summed = jax.lax.psum_scatter(addends, DATA, scatter_dimension=index.ndim - 1, tiled=True)
-        else:
-            summed = jax.lax.psum(addends, DATA)
-        return summed.astype(rows.dtype)
-
-    return _mapped(devices, read, (ROWS, ALL), out)(_filled(data, devices.shards), index)
+    return _mapped(devices, read, (ROWS, ALL), ALL)(_filled(data, devices.shards), index)
 
 
 def put(data: Tree, slot: Array, rows: Tree) -> Tree:
@@ -266,16 +257,16 @@ def draw_local(data: Tree, held: Array, key: Key, n: int) -> Tree:
     return _mapped(devices, draw, (ROWS, ROWS, ALL), ROWS)(_filled(data, count), held, jax.random.key_data(key))
 
 
-def join(parts: Sequence[Tree]) -> Tree:
-    """Rows of several batches as one batch; after local draws shard by shard, so that none of them moves."""
+def share(parts: Sequence[Tree]) -> Tree:
+    """Parts as one batch, rows along `data`; what was drawn locally is joined shard by shard, and none of it moves."""
     devices = _sharded()
 
-    def concatenate(*parts: Tree) -> Tree:
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    def joined(*parts: Tree) -> Tree:
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts) if len(parts) > 1 else parts[0]
 
     if devices is None or not devices.local:
-        return spread(concatenate(*parts))
-    return _mapped(devices, concatenate, (ROWS,) * len(parts), ROWS)(*parts)
+        return spread(joined(*parts))
+    return _mapped(devices, joined, (ROWS,) * len(parts), ROWS)(*parts)
 
 
 ROWS, ALL = PartitionSpec(DATA), PartitionSpec()
@@ -303,6 +294,12 @@ def _own(block: Tree, index: Array) -> tuple[Array, Array]:
     local = index - jax.lax.axis_index(DATA) * share
     mine = (local >= 0) & (local < share)
     return jnp.where(mine, local, 0), mine
+
+
+def _total(tree: Tree) -> Tree:
+    """The sum over shards, which is exact where all but one have zeros."""
+    addends = jax.tree.map(lambda leaf: leaf.astype(jnp.uint8) if leaf.dtype == bool else leaf, tree)
+    return jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), jax.lax.psum(addends, DATA), tree)
 
 
 def _masked(rows: Array, mask: Array) -> Array:

@@ -85,7 +85,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
 
         def learn(carry: tuple[Tree, Tree], key: Key) -> tuple[tuple[Tree, Tree], Array]:
             weights, opt = carry
-            batch = buffer.draw(data.transitions, key, config.batch)
+            batch = buffer.share(buffer.draw(data.transitions, key, config.batch))
             value, grads = jax.value_and_grad(loss)(weights, state.stats, batch)
             return adam_step(grads, opt, weights, state.hypers.learning_rate), value
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl_suite import buffer
+from jaxrl_suite import buffer, mesh
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import ensemble
 from jaxrl_suite.models.ensemble import EnsembleConfig
@@ -113,7 +113,8 @@ def phase(
             weights, optimiser = carry
             batch_key, loss_key = jax.random.split(key)
             position = jax.random.randint(batch_key, (members, config.batch), 0, total - _held(config, total))
-            batch = buffer.take(data.transitions, jax.vmap(buffer.take)(state.rows, position))
+            rows = jax.vmap(buffer.take)(state.rows, position)
+            batch = mesh.spread(buffer.take(data.transitions, rows), axis=1)
             grads, loss = jax.grad(objective, has_aux=True)(weights, state.params, batch, loss_key)
             updates, optimiser = adam.update(grads, optimiser, weights)
             return (optax.apply_updates(weights, updates), optimiser), loss

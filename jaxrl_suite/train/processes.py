@@ -63,7 +63,8 @@ def is_worker() -> bool:
 def joined() -> Iterator[None]:
     """Within this, be one of the processes of a run, if a supervisor has started this one.
 
-    To be entered before JAX computes anything. A failure ends the process at once: JAX's own way out would wait for the others.
+    To be entered before JAX computes anything. A failure ends the process at once: JAX's own way out would wait for
+    the others.
     """
     if not is_worker():
         yield

@@ -76,7 +76,7 @@ class Worker:
     """The process that trains, and what it says when it ends."""
 
     def __init__(self, place: Place, log: Path) -> None:
-        self.log = log
+        self.log, self.asked = log, False
         environment = {**os.environ, VARIABLE: str(place._replace(port=place.port + 1))}
         with open(log, "wb") as errors:
             # A session of its own: Ctrl-C reaches the supervisor, which asks the worker once.
@@ -92,11 +92,15 @@ class Worker:
     def ended(self) -> dict | None:
         """The report of its end, once it has ended."""
         code = self.process.poll()
-        return None if code is None else {"code": code, "line": self._last_line() if code > 0 else _died(code)}
+        if code is None:
+            return None
+        return {"code": code, "line": self._last_line() if code > 0 else _died(code), "asked": self.asked}
 
     def ask(self) -> None:
-        """Ask it to save and stop."""
-        self.process.terminate()
+        """Ask it, once, to save and stop."""
+        if not self.asked:
+            self.process.terminate()
+        self.asked = True
 
     def kill(self) -> None:
         """Stop it at once."""
@@ -247,15 +251,14 @@ def _attempt(number: int, place: Place, log: Path, interrupts: Interrupts, lines
     """Start all workers; the reports of those that had ended when it was over. All have ended then."""
     for line in lines.values():
         line.send({"go": number})
-    worker, asked = Worker(place, log), False
+    worker = Worker(place, log)
     reports: dict[int, dict] = {}
     first = 0.0  # when the first bad end was seen
     try:
         while len(reports) < place.size and not (first and time.monotonic() - first > GRACE):
             time.sleep(POLL)
-            if interrupts.requested and not asked:
+            if interrupts.requested:
                 worker.ask()
-                asked = True
             reports |= _heard(lines, number)
             if 0 not in reports and (report := worker.ended()) is not None:
                 reports[0] = report
@@ -279,7 +282,7 @@ def _heard(lines: dict[int, Line], number: int) -> dict[int, dict]:
             reports[index] = {"code": -signal.SIGKILL, "line": "lost"}
         for message in messages or []:
             if message.get("attempt") == number:
-                reports[index] = {"code": int(message.get("code", 1)), "line": str(message.get("line", ""))}
+                reports[index] = message
     return reports
 
 
@@ -294,6 +297,8 @@ def _verdict(reports: dict[int, dict]) -> tuple[int | None, str]:
     refused = [report["line"] for _, report in sorted(bad.items()) if report["code"] == BAD_INPUT]
     if refused:
         return BAD_INPUT, refused[0]
+    if any(report.get("asked") for report in reports.values()):
+        return RESUMABLE, ""  # asked before it could save
     # JAX aborts the peers of a process that died.
     index = min(bad, key=lambda index: (bad[index]["code"] >= 0 or bad[index]["code"] == -signal.SIGABRT, index))
     return None, f"process {index}: {bad[index]['line']}"
@@ -331,11 +336,11 @@ class _Crew:
     def __init__(self, place: Place, log: Path) -> None:
         self.place, self.log = place, log
         self.worker: Worker | None = None
-        self._attempt, self._asked, self._reported = 0, False, False
+        self._attempt, self._reported = 0, False
 
     def start(self, attempt: int) -> None:
         self.worker = Worker(self.place, self.log)
-        self._attempt, self._asked, self._reported = attempt, False, False
+        self._attempt, self._reported = attempt, False
 
     def stop(self) -> None:
         if self.worker is not None:
@@ -343,9 +348,8 @@ class _Crew:
         self.worker = None
 
     def ask(self) -> None:
-        if self.worker is not None and not self._asked:
+        if self.worker is not None:
             self.worker.ask()
-        self._asked = True
 
     def report(self) -> dict | None:
         """How the worker ended, once."""
