@@ -106,6 +106,8 @@ class Worker:
         """Stop it at once."""
         self.process.kill()
         self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
     def _last_line(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
@@ -228,17 +230,20 @@ def _lead(place: Place, log: Path, interrupts: Interrupts) -> int:
                     return _end(lines, 1, f"{text}; given up after {ATTEMPTS} short attempts")
                 _note(f"{text}; all processes start again from their last checkpoint")
         except UserError as error:
-            for line in lines.values():
-                line.send({"end": BAD_INPUT, "line": str(error)})
+            _end(lines, BAD_INPUT, str(error), say=False)
             raise
+        finally:
+            _end(lines, 1, "process 0 has stopped", say=False)  # where they have not been told otherwise
     raise AssertionError("attempts do not run out")
 
 
-def _end(lines: dict[int, Line], code: int, text: str) -> int:
-    for line in lines.values():
+def _end(lines: dict[int, Line], code: int, text: str, say: bool = True) -> int:
+    """Send everybody home."""
+    for index in list(lines):
+        line = lines.pop(index)
         line.send({"end": code, "line": text})
         line.close()
-    return _say(code, text)
+    return _say(code, text) if say else code
 
 
 def _say(code: int, text: str) -> int:
@@ -328,6 +333,7 @@ def _follow(place: Place, log: Path, interrupts: Interrupts) -> int:
         return RESUMABLE
     finally:
         crew.stop()
+        line.close()
 
 
 class _Crew:
