@@ -259,7 +259,8 @@ def test_two_processes_give_the_numbers_of_one_and_their_run_goes_on_on_one(undi
     both = [start(tmp_path, port, rank, *BC) for rank in (0, 1)]
     wait_for_checkpoints(tmp_path, 2)
     both[1].terminate()
-    assert [process.wait(120) for process in both] == [RESUMABLE, RESUMABLE]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [RESUMABLE, RESUMABLE], said
     path = run_directory(tmp_path)
     words = [f"--out={tmp_path}", "--preset=smoke", "--episodes=1", "--checkpoint-seconds=0", *BC]
     command = [sys.executable, "-m", "experiments.offline_mbrl", *words, f"--resume={path}"]
