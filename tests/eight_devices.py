@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from support import random_data
 
+from experiments import offline_mbrl, options
 from jaxrl_suite import buffer, mesh
 from jaxrl_suite.algorithms import bc, ravl
+from jaxrl_suite.data import load as load_data
 from jaxrl_suite.envs import registry
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.train import checkpoint, loop
+from jaxrl_suite.train import checkpoint, identity, loop
 from jaxrl_suite.train.compose import begin, chunk, population
 
 ENV = registry.make("pendulum")
@@ -239,6 +241,30 @@ def test_a_checkpoint_goes_on_on_another_mesh(one, many, data, tmp_path, shrinks
     assert not moved.diverged.any()
     if phase == 1:
         assert (np.asarray(moved.members.agent.critic_opt.count) == 2 * CONFIG.period).all()
+
+
+# --- Identity ---
+def described(*words):
+    shared, entry, config = options.offline(["--algo=bc", "--preset=smoke", "--seeds=2", *words], "test", "")
+    dataset, info = load_data(shared.dataset)
+    return offline_mbrl.describe(shared, entry, config, offline_mbrl.spec_of(dataset, info), info)
+
+
+def test_a_mesh_has_its_own_runs_and_local_sampling_its_own_rows_too():
+    one, many, local, other = (
+        described(*words)
+        for words in (
+            ["--mesh=data:1"],
+            ["--mesh=data:4"],
+            ["--mesh=data:4", "--sampling=local"],
+            ["--mesh=data:8", "--sampling=local"],
+        )
+    )
+    assert one.devices.layout() == "1 cpu" and many.devices.layout() == "4 cpu, seed:1,data:4"
+    assert len({run.group for run in (one, many, local, other)}) == 4
+    assert one.frozen == many.frozen and local.frozen["sampling"] == "local, 4 shards"
+    assert len({identity.run_id(run.frozen, 0) for run in (one, many, local, other)}) == 3
+    assert described("--mesh=seed:2", "--sampling=local").frozen == one.frozen  # one shard: nothing is local
 
 
 # --- Bad input ---
