@@ -29,7 +29,7 @@ from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.algorithms import sac
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
-from jaxrl_suite.train import identity, interrupts, loop, record, rundir, session
+from jaxrl_suite.train import identity, interrupts, loop, record, rundir, session, sinks
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.types import Spec
 
@@ -65,6 +65,8 @@ class Options:
     """Also copy the data set among those bundled with the package, and record its checksum."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints."""
+    log: str = ""
+    """Also log the learners' training to: tensorboard, wandb (offline), or both with a comma between."""
     list: bool = False
     """Show the known data sets with size, returns, licence and source, and stop."""
 
@@ -104,6 +106,7 @@ def learner(chosen: Options, spec: Spec, steps: int, display: Display) -> Path |
             config=frozen,
             host_envs=config.envs,
             checkpoint_seconds=chosen.checkpoint_seconds,
+            sinks=sinks.parse(chosen.log),
         )
         outcome = loop.run(job, opened, display)
         if not outcome.finished:
@@ -178,6 +181,7 @@ def main() -> int:
     if chosen.level not in LEVELS:
         raise unknown("level", chosen.level, LEVELS)
     options.require_positive(dataclasses.replace(chosen, seed=1))
+    sinks.parse(chosen.log)
     spec = envs.spec(chosen.env)
     if envs.is_pure(spec.name):
         raise UserError(
@@ -192,7 +196,7 @@ def main() -> int:
     path = chosen.out / "collect" / name
     source = f"jaxrl_suite: python -m experiments.collect --env={chosen.env} --level={chosen.level}"
     provenance = {
-        "options": json.loads(identity.canonical(dataclasses.replace(chosen, out=Path("runs")))),
+        "options": json.loads(identity.canonical(dataclasses.replace(chosen, out=Path("runs"), log=""))),
         "learners": facts,
         "recorded": identity.provenance(),
     }

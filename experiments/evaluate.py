@@ -42,12 +42,22 @@ class Options:
 
 
 def table(run: session.Run, episodes: Episodes) -> Table:
-    """A row per seed."""
-    shown = Table("seed", "return [95% interval]", "score", "length", "Q at start", "true discounted return")
-    for row, seed in enumerate(run.seeds):
+    """A row per member."""
+    several = len(run.settings) > 1
+    shown = Table(
+        *(["settings"] if several else []),
+        "seed",
+        "return [95% interval]",
+        "score",
+        "length",
+        "Q at start",
+        "true discounted return",
+    )
+    for row, (seed, variant) in enumerate(run.members):
         mean = stats.mean_interval(episodes.returns[row])
         bounds = f" [{mean.low:,.1f}, {mean.high:,.1f}]" if np.isfinite(mean.low) else ""
         shown.add_row(
+            *([variant.settings] if several else []),
             str(seed),
             f"{mean.estimate:,.1f}{bounds}",
             f"{float(scores.normalised_score(run.spec, mean.estimate)):.1f}",
@@ -106,9 +116,9 @@ def main() -> int:
     console.print(
         f"{run.config['algo']} on {run.spec.name}: {chosen.episodes} episodes of each of {len(run.seeds)} seeds"
     )
-    gamma = float(run.config["config"].get("gamma", 0.99))
-    evaluate = make_evaluator(run.spec, run.algorithm, gamma, chosen.episodes)
-    console.print(table(run, evaluate(run.parameters, run.seeds, INDEX)))
+    gammas = [member.variant.gamma for member in run.members]
+    evaluate = make_evaluator(run.spec, run.algorithm, gammas, chosen.episodes)
+    console.print(table(run, evaluate(run.parameters, [member.seed for member in run.members], INDEX)))
     if chosen.video:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Gymnasium's on -v4 environments, JAX's on ffmpeg's fork

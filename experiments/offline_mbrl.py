@@ -21,7 +21,18 @@ from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import plots, stats, tables
-from jaxrl_suite.train import identity, interrupts, loop, processes, rundir, session, sittings, supervise
+from jaxrl_suite.train import (
+    identity,
+    interrupts,
+    loop,
+    processes,
+    rundir,
+    session,
+    settings,
+    sinks,
+    sittings,
+    supervise,
+)
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.types import Dataset, Spec
 
@@ -52,11 +63,23 @@ def spec_of(dataset: Dataset, info: data.DatasetInfo) -> Spec:
 class Described(NamedTuple):
     """What a run is, before anything is trained: what names its directory and its rows."""
 
-    frozen: dict
+    frozen: dict  # the config of the first variant
     seeds: tuple[int, ...]
+    variants: dict[str, dict[str, float]]  # settings as text -> fields that they change, trained side by side
     group: str
     label: str
     devices: mesh.Devices
+
+    @property
+    def configs(self) -> list[dict]:
+        """The frozen config of every member, in the order of the population."""
+        return [session.variant_config(self.frozen, change) for change in self.variants.values() for _ in self.seeds]
+
+    @property
+    def run_ids(self) -> list[str]:
+        """The run id of every member."""
+        seeds = [*self.seeds] * len(self.variants)
+        return [identity.run_id(config, seed) for config, seed in zip(self.configs, seeds, strict=True)]
 
 
 def devices_of(shared: options.Shared) -> mesh.Devices:
@@ -71,20 +94,23 @@ def devices_of(shared: options.Shared) -> mesh.Devices:
 def describe(
     shared: options.Shared, entry: algorithms.Entry, config: Any, spec: Spec, info: data.DatasetInfo
 ) -> Described:
-    """The frozen config of a run on these devices, its seeds, group id and label.
+    """The frozen config of a run on these devices, its seeds, variants, group id and label.
 
     Raises:
-        UserError: the algorithm learns online, the seeds cannot be read, or the devices do not fit.
+        UserError: the algorithm learns online, the seeds or the settings to vary cannot be read, or devices do not fit.
     """
     if entry.online:
         raise UserError(f"{entry.name} learns online; use python -m experiments.collect, or choose bc or ravl")
-    seeds = options.parse_seeds(shared.seeds)
     devices = devices_of(shared)
     mesh.check_rows(info.rows, devices)
+    names = settings.traced(entry.make(spec, config), config)
+    configs = settings.variants(config, names, shared.vary)
+    for variant in configs:
+        options.require_positive(variant)
     frozen = session.freeze(
         EXPERIMENT,
         entry,
-        config,
+        configs[0],
         spec.name,
         dataset=info.name,
         dataset_sha256=info.sha256,
@@ -94,9 +120,21 @@ def describe(
         model=identity.digest(str(shared.model)) if shared.model else "",
         **({"sampling": f"local, {devices.shards} shards"} if devices.local else {}),
     )
+    seeds = options.parse_seeds(shared.seeds)
+    varied = [name for name in names if len({getattr(variant, name) for variant in configs}) > 1]
+    changes = [{name: getattr(variant, name) for name in varied} for variant in configs]
+    texts = [_settings(shared, variant, entry.presets[shared.preset]) for variant in configs]
     begun_on = sittings.layouts(shared.resume)[0] if shared.resume else devices.layout()
-    group = identity.group_id(frozen, seeds, None, begun_on)
-    return Described(frozen, seeds, group, f"{entry.name.replace(':', '.')}-{info.name}", devices)
+    group = identity.group_id(frozen, seeds, {"variants": changes} if varied else None, begun_on)
+    label = f"{entry.name.replace(':', '.')}-{info.name}"
+    return Described(frozen, seeds, dict(zip(texts, changes, strict=True)), group, label, devices)
+
+
+def _settings(shared: options.Shared, config: Any, preset: Any) -> str:
+    """What a run changes in its preset, as text."""
+    run = {"episodes": shared.episodes, "model": shared.model and shared.model.name}
+    default = {"episodes": options.Shared.episodes, "model": None}
+    return settings.differences(settings.fields(config) | run, settings.fields(preset) | default)
 
 
 def check_resume(shared: options.Shared, run: Described) -> None:
@@ -119,6 +157,8 @@ def open_run(shared: options.Shared, run: Described) -> rundir.RunDir:
     """The run's directory: held by the process that leads, and found by those that follow it."""
     if processes.leads():
         shown = {"config": run.frozen, "seeds": run.seeds}
+        if len(run.variants) > 1:
+            shown["variants"] = list(run.variants.items())
         directory = rundir.open_run(shared.out, EXPERIMENT, run.label, shown, run.group, shared.fresh)
     processes.wait("the run is open")
     if not processes.leads():
@@ -148,7 +188,8 @@ def references(spec: Spec, info: data.DatasetInfo, out: Path, preset: str, algo:
 
 
 def _is_bc(row: dict, dataset: str, preset: str) -> bool:
-    return (row["algo"], row["dataset"], row["preset"], row["status"]) == ("bc", dataset, preset, "finished")
+    found = (row["algo"], row["settings"], row["dataset"], row["preset"], row["status"])
+    return found == ("bc", "", dataset, preset, "finished")
 
 
 def header(
@@ -168,13 +209,13 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
     """One run, end to end -> exit code."""
     dataset, info = data.load(shared.dataset, window=functools.partial(mesh.window, devices=devices_of(shared)))
     spec = spec_of(dataset, info)
-    run = describe(shared, entry, config, spec, info)
-    check_resume(shared, run)
-    frozen, seeds, group, _, devices = run
+    described = describe(shared, entry, config, spec, info)
+    check_resume(shared, described)
+    frozen, seeds, group, devices = described.frozen, described.seeds, described.group, described.devices
     built = session.build(frozen)
     leads = processes.leads()
     display = Display(console, quiet=not leads)
-    with open_run(shared, run) as directory:
+    with open_run(shared, described) as directory:
         display.header(header(shared, info, seeds, devices, directory.path))
         summary = directory.path.parent / "summary.csv"
         resumed = directory.state == "resumable"
@@ -185,13 +226,14 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
                 data=mesh.shard_rows(dataset, devices, info.rows),
                 seeds=seeds,
                 config=frozen,
-                gamma=getattr(config, "gamma", 0.99),
+                variants=session.variants_of(built, described.variants),
                 episodes=shared.episodes,
                 checkpoint_seconds=shared.checkpoint_seconds,
                 cache=None if devices.processes > 1 else shared.out / "models",
                 cache_key=info.sha256,
                 model=shared.model,
                 devices=devices,
+                sinks=sinks.parse(shared.log) if leads else (),
             )
             if leads:
                 sittings.begin(directory.path, devices.layout())
@@ -209,21 +251,27 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
                 "resumed": resumed,
                 "devices": " > ".join(sittings.layouts(directory.path)),
             }
-            rows = session.summary_rows(directory, frozen, seeds, outcome, more)
+            rows = session.summary_rows(directory, job.members, described.configs, outcome, more)
             rundir.upsert_rows(summary, rows, session.SUMMARY_COLUMNS)
             directory.finish("diverged" if np.all(outcome.diverged) else "finished")
+        elif leads:
+            sinks.export(shared.log, directory.path, display.note)
         if not leads:
             return 0
         lines = references(spec, info, shared.out, shared.preset, entry.name)
         evals = session.evals_of(directory.path)
-        figure = plots.run_figure(evals, lines, f"{entry.name} on {info.name}", directory.path / "curves.png")
         # By run id: a later run of more seeds replaces these rows by its own.
-        ids = {identity.run_id(frozen, seed) for seed in seeds}
-        mine = [row for row in rundir.read_rows(summary) if row["run_id"] in ids]
-        if not mine:
+        ids = set(described.run_ids)
+        rows = [row for row in rundir.read_rows(summary) if row["run_id"] in ids]
+        if not rows:
             raise UserError(f"{directory.path} has finished, but {summary} lacks its rows; repeat it with --fresh")
-        console.print(tables.run_table(mine, lines, f"{entry.name} on {info.name}, after {mine[0]['updates']} updates"))
-        console.print(f"rows: {summary}   figure: {figure}")
+        for text in described.variants:
+            title = f"{entry.name} {text}".strip() + f" on {info.name}"
+            name = "-".join(["curves", *text.split()]) if len(described.variants) > 1 else "curves"
+            figure = plots.run_figure(evals[evals["settings"] == text], lines, title, directory.path / f"{name}.png")
+            mine = [row for row in rows if row["settings"] == text]
+            console.print(tables.run_table(mine, lines, f"{title}, after {mine[0]['updates']} updates"))
+            console.print(f"rows: {summary}   figure: {figure}")
     return 0
 
 

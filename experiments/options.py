@@ -21,6 +21,7 @@ import tyro
 
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.train import sinks
 
 PRESETS = ("smoke", "quick", "paper")
 GROUPS = ("--shared", "--config")  # fields of a command line's dataclass whose names are not part of the options
@@ -39,6 +40,8 @@ class Shared:
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (published, an accelerator)."""
     seeds: str = "1"
     """How many seeds, from 0 on (8), or a range (8:16). All of them train in one program."""
+    vary: tuple[str, ...] = ()
+    """Traced settings to train side by side in one program, each with all seeds: diversity=0.1 diversity=1,tau=0.01"""
     out: Path = Path("runs")
     """Folder for runs."""
     fresh: bool = False
@@ -60,6 +63,8 @@ class Shared:
     sampling: Literal["global", "local"] = "global"
     """Global: the rows of a single device, whatever the mesh. Local: every shard of the data draws from its own rows,
     which moves none of them, but is another stream of random numbers and so another run."""
+    log: str = ""
+    """Also log to: tensorboard, wandb (offline), or both with a comma between; each needs the extra of its name."""
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -167,6 +172,7 @@ def offline(arguments: Sequence[str], prog: str, description: str) -> tuple[Shar
     options: Any = parse(kind, arguments, default, prog, description)
     require_positive(options.shared)
     require_positive(options.config)
+    sinks.parse(options.shared.log)
     return options.shared, entry, options.config
 
 

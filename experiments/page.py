@@ -27,16 +27,16 @@ class Experiment(NamedTuple):
     name: str
     rows: Sequence[Mapping[str, Any]]  # of summary.csv
     claims: Sequence[Mapping[str, Any]]  # of claims.csv
+    curves: Mapping[str, Sequence[Mapping[str, Any]]]  # of curves.csv: run id -> evaluations in the order of updates
 
 
 class Run(NamedTuple):
-    """A run directory."""
+    """A config that a run directory holds."""
 
     name: str
     config: Mapping[str, Any]
     command: str  # empty where it is not known
-    run_ids: set[str]
-    curves: Sequence[Mapping[str, Any]]  # per seed: seed, and [update, value or None] points of each of CURVES
+    evaluations: Mapping[str, Sequence[Mapping[str, Any]]]  # run id -> rows of eval.csv
 
 
 class Cell(NamedTuple):
@@ -49,15 +49,16 @@ class Cell(NamedTuple):
 
 def build(experiments: Sequence[Experiment], runs: Sequence[Run]) -> str:
     """The whole page; equal arguments give equal text."""
+    lines = _lines(experiments, runs)
     names = [(f"experiment-{index}", each) for index, each in enumerate(experiments)]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        overview=_overview(experiments, runs),
+        overview=_overview(experiments, lines),
         links=" ".join(f'<a href="#{place}">{escape(each.name)}</a>' for place, each in names),
         claims="\n".join(_claim(each.name, row) for each in experiments for row in each.claims) or _soft("No claims."),
-        curves=_curves(runs),
+        curves=_curves(lines, experiments),
         experiments="\n".join(_experiment(place, each) for place, each in names),
         provenance="\n".join(_provenance(experiments, runs)),
-        data=embedded([{"name": _label(run), "seeds": run.curves} for run in runs]),
+        data=embedded(lines),
     )
 
 
@@ -68,14 +69,14 @@ def embedded(value: Any) -> str:
 
 
 # --- Parts ---
-def _overview(experiments: Sequence[Experiment], runs: Sequence[Run]) -> str:
+def _overview(experiments: Sequence[Experiment], lines: Sequence[Mapping[str, Any]]) -> str:
     verdicts = Counter(str(row["verdict"]) for each in experiments for row in each.claims)
     said = ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in SIGNS if verdicts[verdict])
     counts = [
         _count(len(experiments), "experiment"),
         _count(sum(len(each.rows) for each in experiments), "row"),
         _count(sum(verdicts.values()), "claim") + (f" ({said})" if said else ""),
-        _count(len(runs), "run with learning curves", "runs with learning curves"),
+        _count(sum(len(line["seeds"]) for line in lines), "run with learning curves", "runs with learning curves"),
     ]
     return escape("; ".join(counts) + ".")
 
@@ -110,16 +111,48 @@ def _facts(facts: Mapping[str, str], **code: str) -> str:
     return "<dl>\n" + "\n".join(lines) + "\n</dl>"
 
 
-def _curves(runs: Sequence[Run]) -> str:
-    if not runs:
+def _lines(experiments: Sequence[Experiment], runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What the chart draws: published rows that differ in their seed alone, then runs that are not published."""
+    published: dict[str, list[dict[str, Any]]] = {}
+    for experiment in experiments:
+        for row in experiment.rows:
+            if row["run_id"] in experiment.curves:
+                name = _title(experiment.name, row)
+                published.setdefault(name, []).append(_line(experiment.curves[row["run_id"]]))
+    known = {run_id for experiment in experiments for run_id in experiment.curves}
+    own = [(run.name, list(map(_line, run.evaluations.values()))) for run in runs if not set(run.evaluations) <= known]
+    return [{"name": f"{name}, {_seeds(seeds)}", "seeds": seeds} for name, seeds in [*published.items(), *own]]
+
+
+def _line(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The curves of a seed: its number, and [update, value or None] points of each of CURVES."""
+    points = {name: [[row["update"], _finite(row[name])] for row in evaluations] for name in CURVES}
+    return {"seed": evaluations[0]["seed"], **points}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _seeds(lines: Sequence[Mapping[str, Any]]) -> str:
+    seeds = [line["seed"] for line in lines]
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seeds {', '.join(map(str, seeds))}"
+
+
+def _curves(lines: Sequence[Mapping[str, Any]], experiments: Sequence[Experiment]) -> str:
+    if not lines:
         return _soft("None: this page was made without run directories (--runs=FOLDER adds them).")
+    rows = [row["run_id"] in each.curves for each in experiments for row in each.rows]
+    lacking = f" Published without a curve: {rows.count(False)} of {_count(len(rows), 'row')}." * (not all(rows))
     choices = "".join(f'<option value="{name}">{escape(words)}</option>' for name, words in CURVES.items())
     return (
         '<div class="tools"><label for="metric">Quantity</label>'
         f'<select id="metric">{choices}</select></div>\n'
         '<svg id="chart" role="img" aria-label="Learning curves of the chosen runs; the tables hold where they end">'
         '</svg>\n<fieldset id="runs"><legend>Runs to compare</legend></fieldset>\n'
-        + _soft("Thin lines: one per seed. Thick lines: mean over seeds, where all of them have a value.")
+        + _soft(f"Thin lines: one per seed. Thick lines: mean over seeds, where all of them have a value.{lacking}")
     )
 
 
@@ -185,22 +218,24 @@ def _td(cell: Cell) -> str:
 
 
 def _provenance(experiments: Sequence[Experiment], runs: Sequence[Run]) -> list[str]:
-    """An entry per group of published rows, and per run that has none."""
+    """An entry per group of published rows and their settings, and per run that has none."""
     entries, known = [], set()
     for experiment in experiments:
-        groups: dict[str, list[Mapping[str, Any]]] = {}
+        groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
         for row in experiment.rows:
-            groups.setdefault(str(row["group_id"]), []).append(row)
-        for group, rows in groups.items():
+            groups.setdefault((str(row["group_id"]), comparison.settings_of(row)), []).append(row)
+        for (group, _), rows in groups.items():
             ids = {str(row["run_id"]) for row in rows}
-            mine = [run for run in runs if run.run_ids & ids]
+            mine = [run for run in runs if set(run.evaluations) & ids]
             entries.append(_entry(_title(experiment.name, rows[0]), _origin(group, rows), mine[:1]))
             known |= ids
-    return entries + [_entry(f"{run.name} (no row above)", {}, [run]) for run in runs if not run.run_ids & known]
+    return entries + [
+        _entry(f"{run.name} (no row above)", {}, [run]) for run in runs if not set(run.evaluations) & known
+    ]
 
 
 def _title(experiment: str, row: Mapping[str, Any]) -> str:
-    return f"{experiment}: {row['algo']} on {row['dataset']}, preset {row['preset']}"
+    return f"{experiment}: {comparison.line_of(row)} on {row['dataset']}, preset {row['preset']}"
 
 
 def _origin(group: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -224,11 +259,6 @@ def _entry(title: str, facts: Mapping[str, str], run: Sequence[Run]) -> str:
     )
     known = _facts(facts, command=run[0].command if run else "")
     return f'<article class="card">\n<h3>{escape(title)}</h3>\n{known}\n{config}</article>'
-
-
-def _label(run: Run) -> str:
-    seeds = ", ".join(str(curve["seed"]) for curve in run.curves)
-    return f"{run.name}, seeds {seeds}"
 
 
 # --- Values ---

@@ -1,26 +1,23 @@
 """Write one page of all published results: claims, aggregates, sortable rows, learning curves and provenance.
 
 The page is a single file without scripts, fonts or images from elsewhere: it opens from disk and needs no network. It
-is a function of results/*/summary.csv and results/*/claims.csv, and of the run directories in --runs, where given;
+is a function of results/*/summary.csv, claims.csv and curves.csv, and of the run directories in --runs, where given;
 equal input gives equal bytes.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import claims, options, page, tables
+from experiments import checks, claims, curves, options, page, tables
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import comparison
 from jaxrl_suite.report.claims import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
-from jaxrl_suite.train import files, identity, rundir, session
+from jaxrl_suite.train import files, rundir, session
 
-CLAIMS, EVALS, CONFIG = "claims.csv", "eval.csv", "config.json"
+CLAIMS = "claims.csv"
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE)
 BOUNDS = ("estimate", "ci_low", "ci_high", "adjusted_p")
 
@@ -34,7 +31,7 @@ class Options:
     out: Path | None = None
     """The page to write; by default index.html in the results folder."""
     runs: Path | None = None
-    """A run directory, or a folder of them: adds their learning curves, configurations and commands."""
+    """A run directory, or a folder of them: adds their configurations, commands, and curves that are not published."""
 
 
 # --- Results ---
@@ -54,17 +51,21 @@ def experiments_of(results: Path) -> list[page.Experiment]:
             f"no folder in {results} has a {tables.SUMMARY}; publish some results first "
             "(python -m experiments.reproduce --publish), or give another folder with --results"
         )
-    return [page.Experiment(folder.name, _rows(folder), _claims(folder / CLAIMS)) for folder in folders]
+    return [
+        page.Experiment(folder.name, _rows(folder), _claims(folder / CLAIMS), curves.read(folder / curves.CURVES))
+        for folder in folders
+    ]
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     """The summary rows of an experiment, checked and in a fixed order."""
     rows, path = tables.published(folder), folder / tables.SUMMARY
-    _whole(path)
-    _require(path, rows, session.SUMMARY_COLUMNS)
+    checks.whole(path)
+    checks.require(path, rows, session.SUMMARY_COLUMNS)
     for row in rows:
-        _numbers(path, row, ("seed", "updates", *comparison.METRICS))
-    return sorted(rows, key=lambda row: (*(str(row[name]) for name in ("algo", "dataset", "preset")), row["seed"]))
+        checks.numbers(path, row, ("seed", "updates", *comparison.METRICS))
+    names = ("algo", "dataset", "preset", "settings")
+    return sorted(rows, key=lambda row: (*(str(row[name]) for name in names), row["seed"]))
 
 
 def _claims(path: Path) -> list[dict[str, Any]]:
@@ -72,35 +73,16 @@ def _claims(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     found = rundir.read_rows(path)
-    _whole(path)
-    _require(path, found, claims.COLUMNS)
+    checks.whole(path)
+    checks.require(path, found, claims.COLUMNS)
     for row in found:
-        _numbers(path, row, BOUNDS)
+        checks.numbers(path, row, BOUNDS)
         if row["verdict"] not in VERDICTS:
             raise UserError(
                 f"{path}: the verdict on {row['id']} is {row['verdict']!r}, expected {', '.join(VERDICTS)}; "
                 "write it anew with experiments.reproduce --publish"
             )
     return found
-
-
-def _whole(path: Path) -> None:
-    """Refuse a file whose last line is torn: its last cell may be, too."""
-    if not path.read_bytes().endswith(b"\n"):
-        raise UserError(f"{path} is half written: its last line does not end; write it anew, or end the line")
-
-
-def _require(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    missing = [name for name in columns if rows and name not in rows[0]]
-    if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)}; write it anew with the version installed here")
-
-
-def _numbers(path: Path, row: Mapping[str, Any], names: Sequence[str]) -> None:
-    for name in names:
-        kind = "whole number" if name in ("seed", "updates", "update") else "number"
-        if isinstance(row[name], bool) or not isinstance(row[name], int if kind == "whole number" else int | float):
-            raise UserError(f"{path}: {name} is {row[name]!r}, expected a {kind}; repair the file or write it anew")
 
 
 # --- Run directories ---
@@ -111,54 +93,25 @@ def runs_of(folder: Path) -> list[page.Run]:
         UserError: there is none, or one is damaged.
     """
     with files.guarded(folder):
-        found = [path.parent for depth in ("", "*/", "*/*/") for path in folder.glob(depth + CONFIG)]
-        runs = [_run(path) for path in sorted(found) if (path / EVALS).exists()]
-    kept = [run for run in runs if run.curves]
-    if not kept:
+        found = [path.parent for depth in ("", "*/", "*/*/") for path in folder.glob(depth + curves.CONFIG)]
+        runs = [run for path in sorted(found) if (path / curves.EVALS).exists() for run in _runs(path)]
+    if not runs:
         raise UserError(
             f"no run directory with evaluations is in {folder}; give the folder of runs, such as --runs=runs"
         )
-    return kept
+    return runs
 
 
-def _run(path: Path) -> page.Run:
-    record = _json(path / CONFIG)
-    config, seeds = record.get("config"), record.get("seeds")
-    if not isinstance(config, dict) or not isinstance(seeds, list) or not all(isinstance(seed, int) for seed in seeds):
-        raise UserError(f"{path / CONFIG} does not hold a config and seeds; repair it, or move the run away")
-    provenance = _json(path / "provenance.json") if (path / "provenance.json").exists() else {}
+def _runs(path: Path) -> list[page.Run]:
+    """An entry per config that the run directory trained, of those that have evaluations."""
+    provenance = curves.read_json(path / "provenance.json") if (path / "provenance.json").exists() else {}
     words = provenance.get("command")
     command = " ".join(map(str, words)) if isinstance(words, list) else ""
-    return page.Run(
-        path.name, config, command, {identity.run_id(config, seed) for seed in seeds}, _curves(path / EVALS)
-    )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON that can be read; repair it, or move the run away") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; repair it, or move the run away")
-    return value
-
-
-def _curves(path: Path) -> list[dict[str, Any]]:
-    """One entry per seed: seed, and [update, value] points of every quantity that is drawn; no value is None."""
-    rows = rundir.read_rows(path)
-    _require(path, rows, ("seed", "update", *page.CURVES))
-    for row in rows:
-        _numbers(path, row, ("seed", "update", *page.CURVES))
     return [
-        {"seed": seed}
-        | {name: [[r["update"], _finite(r[name])] for r in rows if r["seed"] == seed] for name in page.CURVES}
-        for seed in sorted({row["seed"] for row in rows})
+        page.Run(f"{path.name} {trained.settings}".strip(), trained.config, command, trained.evaluations)
+        for trained in curves.of_run(path)
+        if trained.evaluations
     ]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 # --- The command ---

@@ -1,9 +1,9 @@
 """Test the claims: make the runs that are missing, and say what their intervals say.
 
 Every claim is a record with its source, its runs and its rule (experiments/claims.py). With --publish the rows go to
-results/<experiment>/summary.csv, and claims.csv, results/CLAIMS.md, results/index.html and the README's table are
-written anew from what is published. Rows that are there already (by run id) are kept as they are, so that evidence
-grows in parts.
+results/<experiment>/summary.csv, their learning curves to curves.csv beside it, and claims.csv, results/CLAIMS.md,
+results/index.html and the README's table are written anew from what is published. Rows and curves that are there
+already (by run id) are kept as they are, so that evidence grows in parts.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments import claims, offline_mbrl, options, report
+from experiments import claims, curves, offline_mbrl, options, report
 from jaxrl_suite import data
+from jaxrl_suite.algorithms import registry
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import tables
 from jaxrl_suite.report.claims import REPORTED, Claim, Finding, Needed, judge
-from jaxrl_suite.train import rundir, session
+from jaxrl_suite.sweep import grid, tasks
+from jaxrl_suite.train import rundir, session, settings
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 MARKERS = ("<!-- table:offline_mbrl -->", "<!-- /table -->")
@@ -75,7 +77,8 @@ def shown(findings: Sequence[Finding]) -> Table:
 
 def readme_table(rows: Sequence[dict], info: data.DatasetInfo, preset: str) -> str:
     """The table of the README, from published rows alone."""
-    mine = [row for row in rows if row["algo"] == "ravl" and (row["dataset"], row["preset"]) == (info.name, preset)]
+    wanted = ("ravl", "", info.name, preset)
+    mine = [row for row in rows if (row["algo"], row["settings"], row["dataset"], row["preset"]) == wanted]
     spec = envs.spec(str(info.env))
     return tables.to_markdown(mine, offline_mbrl.references(spec, info, RESULTS, preset, "ravl"))
 
@@ -118,12 +121,21 @@ def renew_readme(readme: Path, preset: str) -> None:
     readme.write_text(f"{head}{MARKERS[0]}\n{table}\n{MARKERS[1]}{tail}", encoding="utf-8")
 
 
+def words_of(need: Needed, chosen: Options) -> list[str]:
+    """The command line of a run."""
+    shared = {"algo": need.algo, "dataset": need.dataset, "seeds": chosen.seeds, "preset": chosen.preset}
+    defaults = settings.fields(next(iter(registry.get(need.algo).presets.values())))
+    changed = dict(setting.split("=", 1) for setting in need.settings.split())
+    own = {name: grid.option(name, text, defaults[name]) for name, text in changed.items()}
+    return tasks.words(tasks.Task("", {**shared, "out": str(chosen.out), **own}))[2:]
+
+
 def run_all(needed: Sequence[Needed], chosen: Options, console: Console) -> int:
     """Make the runs, or find them made; the exit code of the first that was interrupted, else 0."""
-    for algo, dataset in needed:
-        words = [f"--{name}={getattr(chosen, name)}" for name in ("seeds", "preset", "out")]
-        words += [f"--algo={algo}", f"--dataset={dataset}"]
-        code = offline_mbrl.train(*options.offline(words, "python -m experiments.reproduce", ""), console)
+    for need in needed:
+        code = offline_mbrl.train(
+            *options.offline(words_of(need, chosen), "python -m experiments.reproduce", ""), console
+        )
         if code:
             return code
     return 0
@@ -136,7 +148,7 @@ def rows_of(needed: Sequence[Needed], seeds: set[int], chosen: Options) -> list[
         row
         for row in rundir.read_rows(summary)
         if int(row["seed"]) in seeds
-        and Needed(row["algo"], row["dataset"]) in needed
+        and Needed(row["algo"], row["dataset"], row["settings"]) in needed
         and row["preset"] == chosen.preset
     ]
 
@@ -158,6 +170,8 @@ def main() -> int:
     console.print(shown(judge(tested, rows)))
     if chosen.publish:
         publish(rows, offline_mbrl.EXPERIMENT, RESULTS)
+        added, lacking = curves.publish(RESULTS / offline_mbrl.EXPERIMENT, chosen.out / offline_mbrl.EXPERIMENT)
+        console.print(f"learning curves: {added} added; {lacking} published rows have none")
         renew_readme(RESULTS.parent / "README.md", chosen.preset)
         report.write(RESULTS, RESULTS / "index.html")
         console.print(f"published: {RESULTS}; figures: python -m paper_figs")

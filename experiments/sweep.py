@@ -2,10 +2,11 @@
 
     python -m experiments.sweep --algo=ravl,bc --grid critics=2,10 diversity=0,1 --seeds=0:8 --workers=2
 
-The grid is the product of --algo, --dataset and --grid; each run trains all seeds in one program, as the experiment's
-own command does. A setting is a field of the algorithm's config (its --help lists them; nested ones with a dot, as in
-dynamics.members); it varies only those algorithms that have the field, and at least one must. Lists of numbers are
-written 64x64. The same command again skips what has finished and resumes the rest; several sweeps may share a folder.
+The grid is the product of --algo, --dataset and --grid. A run trains all seeds in one program, and beside them the
+settings that need no program of their own: traced numbers, such as tau or diversity. A setting is a field of the
+algorithm's config (its --help lists them; nested ones with a dot, as in dynamics.members); it varies only those
+algorithms that have the field, and at least one must. Lists of numbers are written 64x64. The same command again skips
+what has finished and resumes the rest; several sweeps may share a folder.
 
 Exit codes: 0 done, 1 some runs failed (see failures.csv), 2 bad input, 130 interrupted and resumable.
 """
@@ -17,6 +18,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -26,7 +28,7 @@ from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import comparison, formats
 from jaxrl_suite.sweep import display, executors, grid, schedule, tasks
-from jaxrl_suite.train import identity, interrupts, rundir
+from jaxrl_suite.train import interrupts, rundir, settings
 from jaxrl_suite.types import Spec
 
 EXPERIMENTS = {"offline_mbrl": offline_mbrl}
@@ -54,6 +56,10 @@ class Options:
     """Episodes per evaluation and seed."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints."""
+    log: str = ""
+    """Also log every run to: tensorboard, wandb (offline), or both with a comma between."""
+    population: int = 64
+    """Members of one program at most: seeds times settings that share it."""
     out: Path = Path("runs")
     """Folder for runs."""
     workers: int = 1
@@ -71,39 +77,63 @@ def plan(chosen: Options) -> list[tasks.Run]:
     if chosen.experiment not in EXPERIMENTS:
         raise unknown("experiment", chosen.experiment, EXPERIMENTS)
     entries = {name: registry.get(name) for name in grid.split("--algo", chosen.algo)}
-    known = {name: grid.fields(next(iter(entry.presets.values()))) for name, entry in entries.items()}
+    known = {name: settings.fields(next(iter(entry.presets.values()))) for name, entry in entries.items()}
     points = grid.expand(known, grid.split("--dataset", chosen.dataset), grid.parse(chosen.grid))
     described = {}
     for name in {point.dataset for point in points}:
         dataset, info = data.load(name)
         described[name] = offline_mbrl.spec_of(dataset, info), info
-    runs = [run_of(point, chosen, known[point.algo], *described[point.dataset]) for point in points]
-    return list({run.group: run for run in runs}.values())
+    groups: dict[tuple, dict[Any, grid.Point]] = {}
+    for point in points:
+        spec, _ = described[point.dataset]
+        _, entry, config = read(task_of([point], (), chosen, known[point.algo]))
+        names = settings.traced(entry.make(spec, config), config)
+        # By config: 1e-3 and 0.001 are one place in the grid.
+        group = groups.setdefault((point.algo, point.dataset, names, settings.program(config, names)), {})
+        group.setdefault(config, point)
+    most = max(1, chosen.population // len(options.parse_seeds(chosen.seeds)))
+    return [
+        run_of(part, task_of(part, names, chosen, known[algo]), chosen, *described[dataset])
+        for (algo, dataset, names, _), group in groups.items()
+        for part in grid.parts(list(group.values()), most)
+    ]
 
 
-def run_of(point: grid.Point, chosen: Options, defaults: dict, spec: Spec, info: data.DatasetInfo) -> tasks.Run:
-    """A place in the grid as the run that it stands for."""
-    names = ("preset", "seeds", "out", "episodes", "checkpoint_seconds")
-    shared = {"algo": point.algo, "dataset": point.dataset, **{name: str(getattr(chosen, name)) for name in names}}
-    own = {name: grid.option(name, text, defaults[name]) for name, text in point.settings.items()}
-    task = tasks.Task(f"experiments.{chosen.experiment}", {**shared, **own})
-    # The experiment's own reading of its command line: what it would refuse is refused here, before anything starts.
-    frozen, seeds, group, label, _ = offline_mbrl.describe(
-        *options.offline(tasks.words(task)[2:], "python -m experiments.sweep", ""), spec, info
-    )
-    ids = tuple(identity.run_id(frozen, seed) for seed in seeds)
+def task_of(points: Sequence[grid.Point], traced: Sequence[str], chosen: Options, defaults: dict) -> tasks.Task:
+    """The command for points of the grid that share a program; what they differ in is varied within it."""
+    names = ("algo", "dataset", *("preset", "seeds", "out", "episodes", "checkpoint_seconds", "log"))
+    first = points[0]
+    given: dict[str, Any] = {name: str(getattr(first if name in names[:2] else chosen, name)) for name in names}
+    varied = [{name: point.settings[name] for name in traced if name in point.settings} for point in points]
+    if len(points) > 1:
+        given["vary"] = [",".join(f"{name}={text}" for name, text in changes.items()) for changes in varied]
+    fixed = {name: text for name, text in first.settings.items() if len(points) == 1 or name not in varied[0]}
+    own = {name: grid.option(name, text, defaults[name]) for name, text in fixed.items()}
+    return tasks.Task(f"experiments.{chosen.experiment}", {**given, **own})
+
+
+def read(task: tasks.Task) -> tuple[options.Shared, registry.Entry, Any]:
+    """A task as its experiment will read it: what it would refuse is refused here, before anything starts."""
+    return options.offline(tasks.words(task)[2:], "python -m experiments.sweep", "")
+
+
+def run_of(
+    points: Sequence[grid.Point], task: tasks.Task, chosen: Options, spec: Spec, info: data.DatasetInfo
+) -> tasks.Run:
+    """Points of the grid that share a program as the run that they stand for."""
+    described = offline_mbrl.describe(*read(task), spec, info)
     return tasks.Run(
         task=task,
-        algo=point.algo,
+        algo=points[0].algo,
         dataset=info.name,
         preset=chosen.preset,
-        settings=point.settings,
-        seeds=seeds,
+        settings=grid.merged(points),
+        seeds=described.seeds,
         out=chosen.out,
         experiment=chosen.experiment,
-        label=label,
-        group=group,
-        run_ids=ids,
+        label=described.label,
+        group=described.group,
+        run_ids=tuple(described.run_ids),
     )
 
 
@@ -126,9 +156,9 @@ def in_words(guess: tasks.Estimate) -> str:
 
 
 def closing(runs: Sequence[tasks.Run], console: Console) -> None:
-    """The comparison where every algorithm has one setting, and where the rows are."""
+    """The comparison, a line per algorithm and settings, and where the rows are."""
     rows = tasks.rows_of(runs)
-    if rows and not any(run.settings for run in runs):
+    if rows:
         show = formats.FORMATS["markdown"][1]
         with contextlib.suppress(UserError):  # rows that cannot share a table are still where the next line says
             console.print(show(comparison.compare(rows, "return_last"), "algo"), markup=False)

@@ -1,7 +1,8 @@
 """Compare the algorithms of a results folder in one table: mean [95% interval] and number of seeds per data set.
 
-The mean of an algorithm is bold only where the interval of its difference to the runner-up lies above zero; the caption
-says the rule. Reads summary.csv alone: results/<experiment> for published rows, runs/<experiment> for your own.
+Runs with other settings than their preset's are lines of their own, such as `ravl diversity=0`. The mean of a line is
+bold only where the interval of its difference to the runner-up lies above zero; the caption says the rule. Reads
+summary.csv alone: results/<experiment> for published rows, runs/<experiment> for your own.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def published(folder: Path) -> list[dict[str, Any]]:
     rows = rundir.read_rows(folder / SUMMARY)
     if not rows:
         raise UserError(f"{folder / SUMMARY} has a header but no rows; run the experiment first")
-    old = [row for row in rows if row.get("schema_version") != rundir.SCHEMA_VERSION]
+    old = [row for row in rows if row.get("schema_version") not in rundir.SCHEMAS]
     if old:
         raise UserError(
             f"{folder / SUMMARY}: {len(old)} of {len(rows)} rows are of schema {_schema(old[0])}, this version reads "

@@ -1,4 +1,4 @@
-"""Draw the figures again, as png and pdf, from results/*/summary.csv and nothing else."""
+"""Draw the figures again, as png and pdf, from results/*/summary.csv and curves.csv and nothing else."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import matplotlib as mpl
 
 from experiments import options
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
-from paper_figs import offline_mbrl, style
+from paper_figs import learning_curves, offline_mbrl, style
 
-FIGURES = {"offline_mbrl": offline_mbrl}
+FIGURES = {"offline_mbrl": offline_mbrl, "learning_curves": learning_curves}
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Options:
     """Options of the figures."""
 
     only: str = ""
-    """Draw the figures of one experiment; all by default."""
+    """Draw only these: offline_mbrl or learning_curves; all by default."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 
@@ -31,10 +31,14 @@ def main() -> int:
     if chosen.only and chosen.only not in FIGURES:
         raise unknown("figure", chosen.only, FIGURES)
     for name in [chosen.only] if chosen.only else FIGURES:
-        if not (chosen.results / name / "summary.csv").exists():
-            raise UserError(f"{chosen.results / name} has no rows; run python -m experiments.reproduce --publish")
+        if not (chosen.results / "offline_mbrl" / "summary.csv").exists():
+            raise UserError(
+                f"{chosen.results / 'offline_mbrl'} has no rows; run python -m experiments.reproduce --publish"
+            )
         with mpl.rc_context(style.RC):
             drawn = FIGURES[name].draw(chosen.results)
+        if not drawn:
+            print(f"{name}: nothing to draw; no published row has what it shows (experiments.reproduce --publish)")
         for stem, figure in drawn.items():
             print(*style.save(figure, chosen.results / stem), sep="\n")
     return 0

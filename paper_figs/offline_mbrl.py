@@ -15,8 +15,9 @@ from paper_figs.style import BLUE, GREY, ORANGE
 
 def draw(results: Path) -> dict[str, Figure]:
     """Figures by path without ending, one per data set and preset, from `results/offline_mbrl/summary.csv`."""
-    rows = pd.read_csv(results / "offline_mbrl" / "summary.csv")
-    rows = rows[rows["status"] == "finished"]
+    rows = pd.read_csv(results / "offline_mbrl" / "summary.csv", dtype={"settings": str})
+    settings = rows["settings"].fillna("") if "settings" in rows else ""
+    rows = rows[(rows["status"] == "finished") & (settings == "")]
     figures = {}
     for (dataset, preset), group in rows.groupby(["dataset", "preset"]):
         name = str(dataset) if preset == "quick" else f"{dataset}-{preset}"

@@ -15,7 +15,7 @@ from jaxrl_suite.algorithms import bc, ravl
 from jaxrl_suite.data import load as load_data
 from jaxrl_suite.envs import registry
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.train import checkpoint, identity, loop
+from jaxrl_suite.train import checkpoint, identity, loop, members
 from jaxrl_suite.train.compose import begin, chunk, population
 
 ENV = registry.make("pendulum")
@@ -35,11 +35,15 @@ def data():
     return jax.tree.map(np.asarray, random_data(ENV, ROWS))
 
 
+def people(algorithm, seeds):
+    return members.of(seeds, (members.Variant(algorithm.hypers),))
+
+
 def trained(devices, data, algorithm=RAVL, seeds=SEEDS):
     """Every phase after one chunk: its state, metrics and compiled program."""
     rows, previous, phases = mesh.shard_rows(data, devices), None, []
     for index, phase in enumerate(map(population, algorithm.phases)):
-        state = begin(phase, loop.arguments(algorithm, seeds, rows, index, previous), devices)
+        state = begin(phase, members.arguments(people(algorithm, seeds), rows, index, previous), devices)
         program = chunk(phase, devices, state).run.lower(state, rows).compile()
         before = jax.tree.map(lambda leaf: leaf.sharding, state)
         state, metrics = program(state, rows)
@@ -160,10 +164,10 @@ def test_bytes_per_device_fall_as_one_over_devices(data, shards):
     devices = mesh.make(1, shards)
     placed = mesh.shard_rows(data, devices)
     assert bytes_on_a_device(placed) <= sum(leaf.nbytes for leaf in jax.tree.leaves(data)) / shards * (1 + 8 / ROWS)
-    state = loop.template(RAVL, SEEDS, placed, 1, devices)
+    state = members.template(RAVL, people(RAVL, SEEDS), placed, 1, devices)
     for leaf in jax.tree.leaves(state.members.imagined.data):
         assert leaf.sharding.shard_shape(leaf.shape) == (2, CAPACITY // shards, *leaf.shape[2:])
-    fit = loop.template(RAVL, SEEDS, placed, 0, devices).members.rows
+    fit = members.template(RAVL, people(RAVL, SEEDS), placed, 0, devices).members.rows
     assert fit.sharding.shard_shape(fit.shape) == (2, 7, 1536 // shards)
 
 
@@ -231,7 +235,7 @@ def test_a_checkpoint_goes_on_on_another_mesh(one, many, data, tmp_path, shrinks
     checkpoint.save(tmp_path, 1, state, {})
     devices = mesh.make() if shrinks else mesh.make(2, 4)
     rows = mesh.shard_rows(data, devices)
-    template = loop.template(RAVL, SEEDS, rows, phase, devices)
+    template = members.template(RAVL, people(RAVL, SEEDS), rows, phase, devices)
     loaded = checkpoint.load_latest(tmp_path, template, "").tree
     for (name, a), (_, b) in zip(leaves(state), leaves(loaded), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)

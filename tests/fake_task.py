@@ -17,7 +17,10 @@ def main():
     given = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
     out, group, behave = Path(given["out"]), given["group"], given["behave"]
     with rundir.open_run(out, EXPERIMENT, "fake", {"group": group}, group, False) as directory:
-        rundir.Log.csv(out / "starts.csv", ["group", "pid"]).append({"group": group, "pid": os.getpid()})
+        started = {"group": group, "pid": os.getpid(), "found": directory.state}
+        rundir.Log.csv(out / "starts.csv", list(started)).append(started)
+        if directory.state == "finished":
+            return 0  # by another sweep, since this task was sent out
         print(f"first words\nlast words of {group}", flush=True)
         first = directory.state == "new"
         if behave == "kill" or (behave == "kill-once" and first):

@@ -72,6 +72,19 @@ def test_seeds_that_diverged_or_have_no_value_are_counted_apart():
     assert text.endswith("n=2, 1 diverged left out, 2 without value left out")
 
 
+def test_settings_are_lines_of_their_own():
+    """The runner-up may be the same algorithm with other settings; empty and absent settings are the preset."""
+    plain, bold = rows("a", [1.0, 2.0, 3.0]), rows("a", [91.0, 92.0, 95.0], settings="tau=1")
+    table = compare([*plain, *bold], "return_last")
+    assert table.algos == ("a", "a tau=1") and best(table) == [("hop", "a tau=1")]
+    assert table.cells[HOP, "a"].interval == mean_interval([1.0, 2.0, 3.0])
+    assert "changed in its preset" in table.caption and "changed" not in compare(plain, "return_last").caption
+    for empty in ("", NAN, None):
+        assert compare(rows("a", [1.0, 2.0, 3.0], settings=empty), "return_last") == compare(plain, "return_last")
+    with pytest.raises(UserError, match="a tau=1 on hop, preset quick, has several rows for seed 0"):
+        compare([*bold, *bold[:1]], "return_last")
+
+
 # --- what is bold ---
 def test_bold_needs_a_difference_that_the_interval_tells_apart():
     clear, close = rows("b", [1.0, 2.0, 3.0]), rows("b", [10.0, 13.0, 9.0])

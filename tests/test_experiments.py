@@ -104,6 +104,35 @@ def test_evaluate_command_shows_a_row_per_seed(finished, monkeypatch, capsys):
     assert "2 episodes of each of 2 seeds" in output
 
 
+def test_variants_in_one_program_leave_the_rows_of_runs_of_their_own(dataset, finished, tmp_path, monkeypatch, capsys):
+    """Two seeds of two step sizes, one of them the preset's: its rows have the plain run's ids and numbers."""
+    words = (*BC, f"--dataset={dataset}", f"--out={tmp_path}", "--vary", "learning_rate=3e-4", "learning-rate=1e-2")
+    code, output, errors = run(monkeypatch, capsys, offline_mbrl.main, *words)
+    assert code == 0, errors
+    assert "bc learning_rate=0.01 episodes=2 on" in " ".join(output.split())
+    rows = pd.read_csv(tmp_path / "offline_mbrl" / "summary.csv", dtype={"settings": str}).fillna({"settings": ""})
+    assert list(zip(rows["settings"], rows["seed"], strict=True)) == [
+        *(("episodes=2", 0), ("episodes=2", 1)),
+        *(("learning_rate=0.01 episodes=2", 0), ("learning_rate=0.01 episodes=2", 1)),
+    ]
+    assert rows["group_id"].nunique() == 1
+    plain = pd.read_csv(finished[0] / "offline_mbrl" / "summary.csv")
+    assert list(rows["run_id"][:2]) == list(plain["run_id"])
+    np.testing.assert_allclose(rows["return_last"][:2], plain["return_last"], rtol=0.05)
+    (path,) = (p for p in (tmp_path / "offline_mbrl").iterdir() if p.is_dir())
+    loaded = jrs.load(path)
+    assert (loaded.seeds, loaded.settings) == ((0, 1), ("episodes=2", "learning_rate=0.01 episodes=2"))
+    obs = np.zeros((1, 11), np.float32)
+    assert not np.allclose(loaded.policy(1)(obs), loaded.policy(1, loaded.settings[1])(obs))
+    with pytest.raises(UserError, match="no member with seed 2"):
+        loaded.policy(2)
+    code, output, _ = run(monkeypatch, capsys, evaluate.main, path, "--episodes=1")
+    assert code == 0
+    assert "settings" in output
+    assert len(list(path.glob("curves*.png"))) == 2
+    assert run(monkeypatch, capsys, offline_mbrl.main, *words)[0] == 0  # finished: returns at once
+
+
 def test_a_video_without_its_extra(finished, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "imageio", None)
     line = refused(monkeypatch, capsys, evaluate.main, finished[1], "--episodes=1", "--video")
@@ -138,6 +167,8 @@ def refused(monkeypatch, capsys, main, *words):
     ("words", "expected"),
     [
         (["--algo=ravel"], "did you mean ravl"),
+        (["--vary", "critics=3"], "unknown traced setting 'critics'"),
+        (["--vary", "tau=-1", "tau=1"], "--tau=-1.0 must not be negative"),
         (["--algo=no_such_module:make"], "cannot import"),
         (["--algo=json:make"], "no function 'make'"),
         (["--algo=sac"], "learns online"),

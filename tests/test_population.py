@@ -10,8 +10,8 @@ from support import random_data
 
 from jaxrl_suite.algorithms import bc, ravl
 from jaxrl_suite.envs import registry
+from jaxrl_suite.train import members
 from jaxrl_suite.train.compose import chunk, population
-from jaxrl_suite.train.loop import arguments
 
 ENV = registry.make("pendulum")
 # EDAC's term divides by the length of an action gradient, which is next to nothing at first, and so makes rounding grow
@@ -19,6 +19,11 @@ ENV = registry.make("pendulum")
 # compared to four decimals with the term, and to rounding, the optimisers' moments too, without it.
 CONFIG = dataclasses.replace(ravl.PRESETS["smoke"], updates=100, period=100, diversity=0.0)
 DIVERSE = dataclasses.replace(CONFIG, diversity=1.0, tau=0.005, actor_lr=3e-4, critic_lr=3e-4, alpha_lr=3e-4)
+
+
+def arguments(algorithm, seeds, data, index, previous, hypers=None):
+    variants = [members.Variant(h) for h in hypers or [algorithm.hypers]]
+    return members.arguments(members.of(seeds, variants), data, index, previous)
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +122,34 @@ def test_a_diverged_member_is_frozen_and_marked_while_the_others_go_on(data):
         assert np.all(np.isfinite(new))
     assert not np.allclose(jax.tree.leaves(before)[1][0], jax.tree.leaves(state.members.weights)[1][0])
     assert len(program.traces) == 1
+
+
+def test_variants_of_traced_hypers_are_the_runs_they_would_be_alone(algorithm, data, models):
+    """Two seeds of two variants in one program, each row as the solo run of that seed with those hypers."""
+    other = algorithm.hypers.replace(gamma=0.9, tau=0.05, critic_lr=1e-3)
+    agent = population(algorithm.phases[1])
+    program = chunk(agent)
+    two = jax.tree.map(lambda leaf: leaf[:2], models)
+
+    def after_a_tick(seeds, hypers, models):
+        with jax.enable_x64(True):
+            state = wide(jax.jit(agent.init)(*arguments(algorithm, seeds, data, 1, models, hypers)))
+            return program.run(state, wide(data))[0].members
+
+    together = after_a_tick((0, 1), [algorithm.hypers, other], jax.tree.map(lambda x: jnp.concatenate([x, x]), two))
+    alone = after_a_tick((1,), [other], jax.tree.map(lambda leaf: leaf[1:], two))
+    for wide_leaf, leaf in zip(
+        jax.tree.leaves(together.agent.critic), jax.tree.leaves(alone.agent.critic), strict=True
+    ):
+        np.testing.assert_allclose(wide_leaf[3], leaf[0], rtol=1e-5, atol=1e-8)
+        assert not np.allclose(wide_leaf[1], leaf[0], rtol=1e-3)  # the same seed with other hypers
+
+
+def test_what_does_not_depend_on_hypers_is_made_once_per_seed(algorithm):
+    people = members.of((5, 7), [members.Variant(algorithm.hypers), members.Variant(algorithm.hypers, "tau=0.1")])
+    assert [(m.seed, m.variant.settings) for m in people] == [(5, ""), (7, ""), (5, "tau=0.1"), (7, "tau=0.1")]
+    fit, agent = algorithm.phases
+    assert members.of_phase(agent, people) == people
+    assert members.of_phase(fit, people) == people[:2]
+    shared = members.share(jnp.array([[5.0], [7.0]]), members.of_phase(fit, people), people)
+    np.testing.assert_array_equal(shared, [[5.0], [7.0], [5.0], [7.0]])

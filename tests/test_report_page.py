@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from experiments import claims, page, report, reproduce
+from experiments import claims, curves, page, report, reproduce
 from jaxrl_suite.report import mean_interval
 from jaxrl_suite.train import identity, rundir, session
 
@@ -57,6 +57,7 @@ def results(tmp_path):
         {
             **dict.fromkeys(session.SUMMARY_COLUMNS, 1),
             **{"experiment": "made-up", "algo": algo, "dataset": EVIL, "preset": "quick", "seed": seed},
+            "settings": "x=1",
             **{"run_id": identity.run_id(CONFIG | {"algo": algo}, seed), "group_id": f"group-{algo}"},
             **{"return_last": base + seed**2, "q_last": float("nan"), "status": "finished"},
             **{"schema_version": rundir.SCHEMA_VERSION, "git_commit": f"c0ffee-{algo}", "wall_seconds": 12.5},
@@ -165,12 +166,12 @@ def test_every_row_and_claim_is_there_in_order(results):
 
 def test_aggregates_are_means_with_t_intervals(results):
     mean, low, high, n = mean_interval([105.0 - 1, 181.0, 200.0])
-    (row,) = [row for row in Reader(built(results)).rows if row[:1] == ["ravl"]]
+    (row,) = [row for row in Reader(built(results)).rows if row[:1] == ["ravl x=1"]]
     assert "".join(row[3:]).startswith(f"{mean:,.1f} [{low:,.1f}, {high:,.1f}], n={n}")
 
 
 def test_rows_that_share_no_mean_say_so(results):
-    rewrite(results / "made-up" / "summary.csv", ",quick,9,", ",quick,2,")
+    rewrite(results / "made-up" / "summary.csv", ",quick,x=1,9,", ",quick,x=1,2,")
     text = built(results)
     assert "No aggregate: " in text and "several rows for seed 2" in text
 
@@ -238,8 +239,8 @@ def test_results_without_rows_are_refused(refused, results):
         ("summary.csv", lambda t: t[:-30], "cells"),
         ("summary.csv", lambda t: t[:-2], "half written"),
         ("summary.csv", lambda t: t.replace("wall_seconds", "wall"), "wall_seconds"),
-        ("summary.csv", lambda t: t.replace("group-bc,1,", "group-bc,2,"), "schema 2"),
-        ("summary.csv", lambda t: t.replace("group-bc,1,", "group-bc,0,"), "schema 0"),
+        ("summary.csv", lambda t: t.replace("group-bc,2,", "group-bc,3,"), "schema 3"),
+        ("summary.csv", lambda t: t.replace("group-bc,2,", "group-bc,0,"), "schema 0"),
         ("summary.csv", lambda t: t.replace("201.0", "many").replace("200.0", "many"), "return_last is 'many'"),
         ("claims.csv", lambda t: "", "empty"),
         ("claims.csv", lambda t: t[: len(t) - 40], "cells"),
@@ -313,6 +314,37 @@ def browser(tmp_path):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
+def test_published_curves_are_drawn_and_rows_filtered_by_settings(browser, results, tmp_path, width):
+    folder = results / "made-up"
+    rows = rundir.read_rows(folder / "summary.csv")
+    varied = [row | {"settings": "tau=1", "run_id": f"other-{row['run_id']}"} for row in rows if row["algo"] == "bc"]
+    rundir.upsert_rows(folder / "summary.csv", varied, session.SUMMARY_COLUMNS)
+    log = rundir.Log.csv(folder / curves.CURVES, curves.COLUMNS)
+    for row in [*rows, *varied]:
+        for update in (0, 50, 100):
+            value = update * (1 + row["seed"]) + 400 * (row["settings"] == "tau=1")
+            point = dict.fromkeys(curves.VALUES, value) | {"run_id": row["run_id"], "seed": row["seed"]}
+            log.append(point | {"update": update, "schema_version": curves.SCHEMA_VERSION})
+    (tmp_path / "page.html").write_text(built(results), encoding="utf-8")
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    browser.get((tmp_path / "page.html").as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    labels = [label.text for label in browser.find_elements("css selector", "#runs label")]
+    assert [label.partition(" on ")[0] for label in labels] == [
+        f"made-up: {n}" for n in ("bc tau=1", "bc x=1", "ravl x=1")
+    ]
+    assert len(browser.find_elements("css selector", "#chart path.seed")) == 9
+    assert len(browser.find_elements("css selector", "#chart path.mean")) == 3
+    browser.find_element("css selector", "#experiment-0-rows-filter").send_keys("tau=1")
+    assert browser.find_element("css selector", "#experiment-0-rows-count").text == "3 of 9 rows"
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_sorts_filters_and_draws(browser, results, runs, tmp_path, width):
     (tmp_path / "page.html").write_text(built(results, runs), encoding="utf-8")
     browser.execute_cdp_cmd(
@@ -338,7 +370,9 @@ def test_the_page_sorts_filters_and_draws(browser, results, runs, tmp_path, widt
     assert press("seed") == "ascending" and shown("seed") == ["2", "2", "9", "9", "10", "10"]
     assert press("seed") == "descending" and shown("seed") == ["10", "10", "9", "9", "2", "2"]
     assert press("algo") == "ascending" and shown("algo") == ["bc"] * 3 + ["ravl"] * 3
-    assert [head.get_attribute("aria-sort") for head in find("#experiment-0-rows thead th")].count("none") == 20
+    assert [head.get_attribute("aria-sort") for head in find("#experiment-0-rows thead th")].count("none") == len(
+        session.SUMMARY_COLUMNS
+    ) - 1
     # filtering
     find("#experiment-0-rows-filter")[0].send_keys("group-ravl")
     assert shown("algo") == ["ravl"] * 3 and find("#experiment-0-rows-count")[0].text == "3 of 6 rows"

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from experiments import claims, reproduce
+from experiments import claims, options, reproduce
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import Interval, mean_interval
-from jaxrl_suite.report.claims import RULES, judge, verdict
+from jaxrl_suite.report.claims import RULES, Needed, above, judge, verdict
 from jaxrl_suite.train import rundir, session
 from paper_figs import offline_mbrl as figure
 from paper_figs.__main__ import main as draw_all
@@ -73,6 +73,28 @@ def test_rows_that_cannot_support_a_claim_are_refused():
         judge(MADE_UP, tuned)
     with pytest.raises(UserError, match="two rows of ravl"):
         judge(MADE_UP, [*rows([1.0], "ravl"), *rows([2.0], "ravl")])
+
+
+def test_rows_of_other_settings_are_other_runs(tmp_path):
+    """They enter a claim only where it asks for them."""
+    bc, ravl = rows([500.0, 600.0], "bc"), rows([900.0, 1200.0], "ravl")
+    varied = [row | {"settings": "diversity=0", "run_id": f"{row['run_id']}-0"} for row in rows([100.0, 150.0], "ravl")]
+    assert judge(MADE_UP, [*bc, *ravl, *varied]) == judge(MADE_UP, [*bc, *ravl])
+    asked = Needed("ravl", "made-up", "diversity=0")
+    ablation = dataclasses.replace(MADE_UP[0], evidence=above("return_last", Needed("ravl", "made-up"), asked))
+    assert judge([ablation], [*ravl, *varied])[0].interval.estimate == 925.0
+    chosen = reproduce.Options(seeds="2", out=tmp_path)
+    rundir.upsert_rows(tmp_path / "offline_mbrl" / "summary.csv", [*ravl, *varied], list(varied[0]))
+    assert [row["return_last"] for row in reproduce.rows_of([asked], {0, 1}, chosen)] == [100.0, 150.0]
+    assert [row["return_last"] for row in reproduce.rows_of(MADE_UP[1].needs, {0, 1}, chosen)] == [900.0, 1200.0]
+
+
+def test_a_claim_about_settings_makes_their_runs():
+    asked = Needed("ravl", "made-up", "diversity=0 hidden=64x64 dynamics.members=3")
+    words = reproduce.words_of(asked, reproduce.Options(preset="smoke"))
+    shared, _, config = options.offline(words, "test", "")
+    assert (shared.algo, shared.dataset, shared.seeds, shared.preset) == ("ravl", "made-up", "8", "smoke")
+    assert (config.diversity, config.hidden, config.dynamics.members) == (0.0, (64, 64), 3)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +172,7 @@ def test_published_claims_follow_from_the_published_rows():
     published = rundir.read_rows(folder / "summary.csv")
     quick = [row for row in published if row["preset"] == "quick"]
     records = [claims.record(finding, "quick") for finding in judge(claims.CLAIMS, quick)]
-    table = pd.read_csv(folder / "claims.csv")
+    table = pd.read_csv(folder / "claims.csv").fillna({"seeds": ""})
     mine = table[table["preset"] == "quick"].reset_index(drop=True)
     pd.testing.assert_frame_equal(mine, pd.DataFrame(records, columns=claims.COLUMNS), check_dtype=False)
     assert (reproduce.RESULTS / "CLAIMS.md").read_text(encoding="utf-8") == claims.overview(reproduce.RESULTS)
@@ -173,14 +195,21 @@ def test_reproduce_refuses(monkeypatch, capsys, tmp_path, words, expected):
     assert not list(tmp_path.iterdir())
 
 
-def test_figures_are_functions_of_the_published_rows(tmp_path):
+@pytest.mark.parametrize("column", [True, False])
+def test_figures_are_functions_of_the_published_rows(tmp_path, column):
     path = tmp_path / "offline_mbrl" / "summary.csv"
     published = [*rows([500.0, 600.0], "bc"), *rows([900.0, 1200.0], "ravl")]
+    if column:  # rows of other settings are no part of this figure
+        varied = rows([1.0, 2.0, 3.0], "ravl")
+        published = [row | {"settings": ""} for row in published]
+        published += [row | {"settings": "tau=1", "run_id": f"x{row['seed']}"} for row in varied]
     rundir.upsert_rows(path, published, list(published[0]))
     (name, drawn), *others = figure.draw(tmp_path).items()
     assert (name, others) == ("offline_mbrl/made-up", [])
     lines = [line.get_ydata() for line in drawn.axes[0].get_lines()]
     assert any(np.array_equal(np.sort(y), [900.0, 1200.0]) for y in lines if len(y) == 2)
+    path.write_text(path.read_text().replace("finished", "diverged"))
+    assert figure.draw(tmp_path) == {}
 
 
 def test_the_same_rows_give_the_same_bytes_in_two_processes(tmp_path):

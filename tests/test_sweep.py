@@ -22,7 +22,7 @@ from experiments import offline_mbrl, options, sweep
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep import display, executors, grid, schedule, tasks
-from jaxrl_suite.train import rundir
+from jaxrl_suite.train import rundir, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PROVENANCE = ["wall_seconds", "git_commit", "host", "resumed"]
@@ -53,7 +53,7 @@ def test_an_unknown_setting_names_the_nearest():
 @pytest.mark.parametrize("algo", ["bc", "ravl"])
 def test_fields_are_those_of_the_command_line(algo):
     config = registry.get(algo).presets["smoke"]
-    names = {f"--{name.replace('_', '-')}" for name in grid.fields(config)}
+    names = {f"--{name.replace('_', '-')}" for name in settings.fields(config)}
     assert names == set(options._options(config))
 
 
@@ -69,11 +69,11 @@ def test_fields_are_those_of_the_command_line(algo):
     ],
 )
 def test_a_setting_reaches_the_config(name, text, words):
-    default = grid.fields(registry.get("ravl").presets["smoke"])[name]
+    default = settings.fields(registry.get("ravl").presets["smoke"])[name]
     task = tasks.Task("m", {"algo": "ravl", "preset": "smoke", name: grid.option(name, text, default)})
     assert tasks.words(task) == ["-m", "m", "--algo=ravl", "--preset=smoke", *words]
     _, _, config = options.offline(tasks.words(task)[2:], "test", "")
-    reached = grid.fields(config)[name]
+    reached = settings.fields(config)[name]
     assert str(reached).lower() == text.lower() or reached in ((8, 16), 1e-3)
 
 
@@ -138,6 +138,7 @@ def work_off(runs, workers=4, asked=lambda: False, notify=lambda board: None):
 
 
 def starts(runs):
+    """How often the tasks of each group were started, also where there was nothing left to do."""
     path = runs[0].out / "starts.csv"
     return pd.read_csv(path)["group"].value_counts().to_dict() if path.exists() else {}
 
@@ -224,7 +225,8 @@ def test_two_sweeps_share_the_work(fake, monkeypatch):
         thread.join(60)
     assert [len(board.done) for board in boards] == [6, 6]
     assert [board.failed for board in boards] == [[], []]
-    assert starts(runs) == {f"g{index}": 1 for index in range(6)}
+    found = pd.read_csv(runs[0].out / "starts.csv")
+    assert sorted(found["group"][found["found"] != "finished"]) == [f"g{index}" for index in range(6)]
 
 
 def test_an_interrupted_worker_stops_the_sweep(fake):
@@ -296,6 +298,28 @@ def test_the_display_tells_changes_once(fake):
 
 
 # --- The command ---
+def planned(dataset, tmp_path, *grid, **more):  # noqa: F811
+    chosen = sweep.Options(dataset=str(dataset), grid=grid, out=tmp_path, preset="smoke", seeds="0:2", **more)
+    return sweep.plan(chosen)
+
+
+def test_traced_settings_share_a_program_and_others_do_not(dataset, tmp_path):  # noqa: F811
+    runs = planned(dataset, tmp_path, "critics=2,3", "tau=0.1,0.2,1e-1", "diversity=0,0.5,1")
+    assert [run.settings for run in runs] == [
+        {"critics": critics, "tau": "0.1,0.2", "diversity": diversity}
+        for critics in "23"
+        for diversity in ("0", "0.5,1")
+    ]
+    assert [len(run.run_ids) for run in runs] == [4, 8, 4, 8]
+    ids = [identity for run in runs for identity in run.run_ids]
+    assert len(set(ids)) == len(ids)
+    # A row's id does not depend on what shares its program.
+    alone = planned(dataset, tmp_path, "critics=2,3", "tau=0.1,0.2,1e-1", "diversity=0,0.5,1", population=3)
+    assert len(alone) == 12
+    assert sorted(identity for run in alone for identity in run.run_ids) == sorted(ids)
+    assert len({run.group for run in [*runs, *alone]}) == 16
+
+
 SMOKE = ("--preset=smoke", "--episodes=1", "--checkpoint-seconds=0")
 
 

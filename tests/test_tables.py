@@ -7,12 +7,14 @@ import shutil
 import sys
 
 import pytest
+from rich.console import Console
 
-from experiments import claims, reproduce, tables
+from experiments import claims, reproduce, sweep, tables
 from jaxrl_suite import data
 from jaxrl_suite.report import mean_interval
 from jaxrl_suite.report.comparison import METRICS
 from jaxrl_suite.report.formats import COLUMNS, FORMATS
+from jaxrl_suite.sweep import tasks
 from jaxrl_suite.train import rundir, session
 
 PUBLISHED = reproduce.RESULTS / "offline_mbrl"
@@ -49,7 +51,7 @@ def folder(tmp_path):
     """A folder of two algorithms -> its path."""
     rows = [
         {
-            **dict.fromkeys(session.SUMMARY_COLUMNS, 1),
+            **{name: "" if name == "settings" else 1 for name in session.SUMMARY_COLUMNS},
             **{"algo": algo, "dataset": "hop", "preset": "quick", "seed": seed, "status": "finished"},
             **{"run_id": f"{algo}{seed}", "return_last": base + seed**2, "schema_version": rundir.SCHEMA_VERSION},
         }
@@ -101,6 +103,29 @@ def test_a_preset_is_chosen(command, folder):
     assert "hop, quick" in command(folder)[1]
     only = command(folder, "--preset=paper")[1]
     assert "preset paper" in only and "ravl" not in only
+
+
+def test_settings_are_compared_as_lines_of_their_own(command, folder):
+    plain = command(folder)[1]
+    varied = [
+        row | {"settings": "tau=1 critics=2", "run_id": f"x{row['seed']}"} for row in tables.published(folder)[:3]
+    ]
+    rundir.upsert_rows(folder / "summary.csv", varied, session.SUMMARY_COLUMNS)
+    code, shown, _ = command(folder)
+    assert code == 0 and "| bc | bc tau=1 critics=2 | ravl |" in shown and "what is changed in its preset" in shown
+    assert "bc tau=1" not in plain and "changed in its preset" not in plain
+    lines = list(csv.DictReader(io.StringIO(command(folder, "--format=csv")[1])))
+    assert [line["algo"] for line in lines] == ["bc", "bc tau=1 critics=2", "ravl"]
+    assert lines[0]["mean"] == lines[1]["mean"] and "tau=1" in command(folder, "--columns=dataset")[1]
+
+
+def test_a_sweep_over_settings_closes_with_their_table(folder, monkeypatch):
+    rows = [row | {"settings": "tau=1" if row["algo"] == "bc" else ""} for row in tables.published(folder)]
+    console = Console(file=io.StringIO(), width=200)
+    monkeypatch.setattr(tasks, "rows_of", lambda _: rows)
+    (run, *_) = sweep.plan(sweep.Options(algo="bc", preset="smoke"))
+    sweep.closing([run._replace(settings={"tau": "1"})], console)
+    assert "| bc tau=1 | ravl |" in console.file.getvalue()
 
 
 def test_help_names_every_choice(command):

@@ -76,7 +76,7 @@ def test_diversity_has_a_finite_gradient_where_an_action_gradient_vanishes():
 
 def test_pessimistic_takes_each_rows_least_member():
     logits = jnp.array([[[1.0], [5.0]], [[2.0], [-1.0]]])
-    np.testing.assert_array_equal(ensemble.pessimistic(heads.mse(), logits, ()), [[1.0], [-1.0]])
+    np.testing.assert_array_equal(ensemble.combine(heads.mse(), logits, (), "min"), [[1.0], [-1.0]])
 
 
 def test_mse_head_is_the_soft_bellman_target():

@@ -33,6 +33,8 @@ class ActorCriticConfig:
     """Transitions per gradient update."""
     head: str = "mse"
     """Value head of the critics."""
+    aggregate: str = "min"
+    """Which value of N critics is trusted: min, or mean."""
     anneal: int = 0
     """Updates over which the actor's step size falls to zero along a cosine; 0 for a constant one."""
 
@@ -70,7 +72,7 @@ class ActorCritic(NamedTuple):
     update: Callable[[State, Transition, Key], tuple[State, Metrics]]
     policy: Callable[[State, Array, Key], Array]  # a sampled action [batch, action_dim]
     act: Callable[[State, Tree, Array, Key], tuple[Array, Tree]]  # the deterministic action
-    q_values: Callable[[State, Array, Array], Array]  # every critic's estimate [critics, batch]
+    q_value: Callable[[State, Array, Array], Array]  # the estimate that the actor follows [batch]
 
 
 ADAM = optax.scale_by_adam()
@@ -102,6 +104,7 @@ def adam_step(grads: Tree, opt: Tree, params: Tree, lr: Array) -> tuple[Tree, Tr
 def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> ActorCritic:
     """An actor-critic for `spec`. `diverse` adds `hypers.diversity` times EDAC's term to the critics' loss."""
     head = heads.make(config.head)
+    trusted = ensemble.aggregate(config.aggregate)
     actor, critic = networks(spec, config, head.size)
     schedule = optax.cosine_decay_schedule(1.0, config.anneal) if config.anneal else lambda count: 1.0
 
@@ -139,10 +142,10 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
         return -log_alpha * jnp.mean(log_prob - spec.action_dim)
 
     def actor_loss(weights: Tree, state: State, obs: Array, key: Key) -> tuple[Array, Metrics]:
-        """SAC equation 7 with the least of all N critics."""
+        """SAC equation 7 with the least (or the mean) of all N critics."""
         action, log_prob = distributions.sample_and_log_prob(pi(weights, obs), key)
         values = q_values(state.critic, state.support, obs, action)
-        loss = jnp.mean(jnp.exp(state.log_alpha) * log_prob - jnp.min(values, axis=0))
+        loss = jnp.mean(jnp.exp(state.log_alpha) * log_prob - trusted(values))
         disagreement = jnp.mean(jnp.mean(values, axis=0) - jnp.min(values, axis=0))
         return loss, {"entropy": -jnp.mean(log_prob), "q_mean": jnp.mean(values), "q_disagreement": disagreement}
 
@@ -150,9 +153,9 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
         """SAC equation 3: y = r + gamma d (min_j Q_j(s', a') - alpha log pi(a' | s')), the same for every critic."""
         action, log_prob = distributions.sample_and_log_prob(pi(state.actor, batch.next_obs), key)
         next_logits = logits(state.target_critic, batch.next_obs, action)
-        worst = ensemble.pessimistic(head, next_logits, state.support)
+        goal = ensemble.combine(head, next_logits, state.support, config.aggregate)
         shift = -jnp.exp(state.log_alpha) * log_prob
-        return head.target(batch.reward, state.hypers.gamma * batch.discount, worst, shift, state.support)
+        return head.target(batch.reward, state.hypers.gamma * batch.discount, goal, shift, state.support)
 
     def critic_loss(weights: Tree, state: State, batch: Transition, goal: Any) -> tuple[Array, Metrics]:
         """Sum over critics of the mean loss, plus eta times EDAC's diversity term."""
@@ -191,10 +194,7 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
     def act(state: State, carry: Tree, obs: Array, key: Key) -> tuple[Array, Tree]:
         return distributions.mode(pi(state.actor, obs)), carry
 
-    return ActorCritic(
-        init=init,
-        update=update,
-        policy=policy,
-        act=act,
-        q_values=lambda state, obs, action: q_values(state.critic, state.support, obs, action),
-    )
+    def q_value(state: State, obs: Array, action: Array) -> Array:
+        return trusted(q_values(state.critic, state.support, obs, action))
+
+    return ActorCritic(init, update, policy, act, q_value)

@@ -61,6 +61,8 @@ class Config:
     """Widths of the hidden layers of actor and critics."""
     head: str = "mse"
     """Value head of the critics."""
+    aggregate: str = field(default="min", metadata={"later": True})
+    """Which value of N critics is trusted: min, or mean."""
     gamma: float = 0.99
     """Discount per step."""
     tau: float = 0.005
@@ -83,7 +85,7 @@ class Config:
     def actor_critic(self) -> ActorCriticConfig:
         """The part that shapes the actor-critic."""
         anneal = self.updates if self.anneal else 0
-        return ActorCriticConfig(self.critics, self.hidden, self.batch, self.head, anneal)
+        return ActorCriticConfig(self.critics, self.hidden, self.batch, self.head, self.aggregate, anneal)
 
     def hypers(self, diversity: float = 0.0) -> Hypers:
         """The part that a population may vary."""
@@ -156,7 +158,7 @@ def make(
         return State(agent, state.model, imagined, key), {**metrics, "imagined_rows": imagined.size.astype(jnp.float32)}
 
     def q_value(state: State, obs: Array, action: Array) -> Array:
-        return jnp.min(ac.q_values(state.agent, obs, action), axis=0)
+        return ac.q_value(state.agent, obs, action)
 
     def act(state: State, carry: Tree, obs: Array, key: Key) -> tuple[Array, Tree]:
         return ac.act(state.agent, carry, obs, key)

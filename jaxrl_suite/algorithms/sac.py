@@ -158,5 +158,5 @@ def make(spec: Spec, config: Config) -> Algorithm:
         hypers=hypers,
         act=lambda state, carry, obs, key: ac.act(state.agent, carry, obs, key),
         sample=lambda state, obs, key: ac.policy(state.agent, obs, key),
-        q_value=lambda state, obs, action: jnp.min(ac.q_values(state.agent, obs, action), axis=0),
+        q_value=lambda state, obs, action: ac.q_value(state.agent, obs, action),
     )

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from jaxrl_suite.errors import UserError
+from jaxrl_suite.report.comparison import line_of, settings_of
 from jaxrl_suite.report.multiplicity import holm
 from jaxrl_suite.report.stats import LEVEL, NAN, Interval, mean_interval, p_value
 
@@ -37,6 +38,7 @@ class Needed(NamedTuple):
 
     algo: str
     dataset: str
+    settings: str = ""  # what is changed in the preset, as a summary says it: `diversity=0`
 
 
 @dataclass(frozen=True)
@@ -180,12 +182,12 @@ def _by_seed(rows: Rows, needed: Needed, column: str) -> dict[int, float]:
     """
     values: dict[int, float] = {}
     for row in rows:
-        if (row["algo"], row["dataset"], row["status"]) != (*needed, "finished"):
+        if (row["algo"], row["dataset"], settings_of(row), row["status"]) != (*needed, "finished"):
             continue
         seed, value = int(row["seed"]), float(row[column])
         if seed in values:
             raise UserError(
-                f"two rows of {needed.algo} on {needed.dataset} with seed {seed}; keep those of one configuration"
+                f"two rows of {line_of(row)} on {needed.dataset} with seed {seed}; keep those of one configuration"
             )
         if math.isfinite(value):
             values[seed] = value

@@ -2,7 +2,7 @@
 
 A mean is marked as best only where the difference to the runner-up is told apart from zero, as `Comparison.caption`
 says. Seeds that diverged have no place in a mean over seeds, but an algorithm that loses seeds is not better for it: it
-is never marked.
+is never marked. Rows of one algorithm with different settings are different lines.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Task(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """An algorithm on a task."""
+    """A line on a task."""
 
     interval: Interval  # mean over seeds with its t-interval
     diverged: int  # seeds left out because they did not finish
@@ -54,20 +54,20 @@ class Cell(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A table as data: every pair of a task and an algorithm that has rows has a cell."""
+    """A table as data: every pair of a task and a line that has rows has a cell."""
 
     metric: str
     tasks: tuple[Task, ...]
-    algos: tuple[str, ...]
+    algos: tuple[str, ...]  # the lines: an algorithm, or an algorithm and its settings, see `line_of`
     cells: Mapping[tuple[Task, str], Cell]
     caption: str
 
 
 def compare(rows: Sequence[Mapping[str, Any]], metric: str) -> Comparison:
-    """The means of `metric` per task and algorithm over seeds, with 95% t-intervals.
+    """The means of `metric` per task and line over seeds, with 95% t-intervals.
 
     Args:
-        rows: summary rows, one per algorithm, data set, preset and seed.
+        rows: summary rows, one per algorithm, settings, data set, preset and seed; see `line_of`.
         metric: one of METRICS.
 
     Raises:
@@ -82,14 +82,25 @@ def compare(rows: Sequence[Mapping[str, Any]], metric: str) -> Comparison:
         raise UserError(f"summary rows lack {', '.join(missing)}; were they written by another version?")
     groups: dict[tuple[Task, str], list[Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((Task(str(row["dataset"]), str(row["preset"])), str(row["algo"])), []).append(row)
+        groups.setdefault((Task(str(row["dataset"]), str(row["preset"])), line_of(row)), []).append(row)
     for (task, algo), members in groups.items():
         _check_one_run_per_seed(task, algo, members)
     values = {place: _values(members, metric) for place, members in groups.items()}
     tasks, algos = (tuple(sorted(set(names))) for names in zip(*groups, strict=True))
     winners = {_best(task, algos, values) for task in tasks} if METRICS[metric].best else set()
     cells = {place: _cell(members, values[place], place in winners) for place, members in groups.items()}
-    return Comparison(metric, tasks, algos, cells, _caption(METRICS[metric], tasks))
+    return Comparison(metric, tasks, algos, cells, _caption(METRICS[metric], tasks, any(map(settings_of, rows))))
+
+
+def settings_of(row: Mapping[str, Any]) -> str:
+    """What a run changes in its preset, such as `diversity=0 critics=2`; empty for the preset and where unknown."""
+    settings = row.get("settings")
+    return settings if isinstance(settings, str) else ""
+
+
+def line_of(row: Mapping[str, Any]) -> str:
+    """What a row counts for: its algorithm, with the settings that differ from the preset: `ravl diversity=0`."""
+    return f"{row['algo']} {settings_of(row)}".strip()
 
 
 def task_name(task: Task, tasks: Sequence[Task]) -> str:
@@ -158,7 +169,7 @@ def _best(
     return (task, ranked[0]) if gap.low > 0.0 else None
 
 
-def _caption(metric: Metric, tasks: Sequence[Task]) -> str:
+def _caption(metric: Metric, tasks: Sequence[Task], settings: bool) -> str:
     """What the numbers are, and the rule of the bold ones."""
     presets = sorted({task.preset for task in tasks})
     preset = f"; preset {presets[0]}" if len(presets) == 1 else ""
@@ -169,5 +180,6 @@ def _caption(metric: Metric, tasks: Sequence[Task]) -> str:
         if metric.best
         else "Nothing is bold: a higher estimate is not a better one."
     )
-    text = f"{metric.heading}: mean over seeds [95% t-interval], n seeds{preset}. {rule}"
+    changed = " Beside an algorithm stands what is changed in its preset." if settings else ""
+    text = f"{metric.heading}: mean over seeds [95% t-interval], n seeds{preset}.{changed} {rule}"
     return f"{text} {metric.note}" if metric.note else text

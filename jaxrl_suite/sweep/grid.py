@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -60,20 +59,11 @@ def parse(words: Sequence[str]) -> tuple[Setting, ...]:
     return tuple(settings)
 
 
-def fields(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> default value of every field of a dataclass, and of those nested in it."""
-    found: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value, name = getattr(config, item.name), prefix + item.name
-        found |= fields(value, f"{name}.") if dataclasses.is_dataclass(value) else {name: value}
-    return found
-
-
 def expand(known: Mapping[str, Mapping[str, Any]], datasets: Sequence[str], settings: Sequence[Setting]) -> list[Point]:
     """The product, algorithms outermost; a setting varies only those algorithms that have the field.
 
     Args:
-        known: algorithm -> its `fields`.
+        known: algorithm -> its fields, dotted where nested, with their defaults.
         datasets: their names.
         settings: what varies.
 
@@ -90,6 +80,17 @@ def expand(known: Mapping[str, Mapping[str, Any]], datasets: Sequence[str], sett
         for dataset, *values in itertools.product(datasets, *(setting.values for setting in mine)):
             points.append(Point(algo, dataset, dict(zip((s.name for s in mine), values, strict=True))))
     return points
+
+
+def parts(points: Sequence[Point], most: int) -> list[Sequence[Point]]:
+    """The points in their order, `most` at a time."""
+    return [points[first : first + most] for first in range(0, len(points), most)]
+
+
+def merged(points: Sequence[Point]) -> dict[str, str]:
+    """The settings of several points, field -> texts of its values with commas between."""
+    names = dict.fromkeys(name for point in points for name in point.settings)
+    return {name: ",".join(dict.fromkeys(point.settings[name] for point in points)) for name in names}
 
 
 def option(name: str, text: str, default: Any) -> str | bool | list[str]:

@@ -18,13 +18,13 @@ class Task(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A task and what it will leave: one config, all seeds in one run directory."""
+    """A task and what it will leave: a run directory with all seeds of one config, or several that share a program."""
 
     task: Task
     algo: str
     dataset: str
     preset: str
-    settings: dict[str, str]
+    settings: dict[str, str]  # field -> text of its value, or of its values with commas between
     seeds: tuple[int, ...]
     out: Path
     experiment: str

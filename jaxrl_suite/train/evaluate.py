@@ -35,7 +35,7 @@ class _Tally(NamedTuple):
     running: np.ndarray
 
 
-def _add(tally: _Tally, reward: np.ndarray, ended: np.ndarray, weight: float) -> _Tally:
+def _add(tally: _Tally, reward: np.ndarray, ended: np.ndarray, weight: np.ndarray) -> _Tally:
     counted = tally.running
     return _Tally(
         tally.returns + reward * counted,
@@ -49,12 +49,13 @@ Evaluator = Callable[[Tree, Sequence[int], int], Episodes]
 
 
 def make_evaluator(
-    spec: Spec, algorithm: Algorithm, gamma: float, episodes: int, whole: Sharding | None = None
+    spec: Spec, algorithm: Algorithm, gamma: float | Sequence[float], episodes: int, whole: Sharding | None = None
 ) -> Evaluator:
     """A function (members' states, their seeds, evaluation index) -> Episodes, compiled once for all evaluations.
 
-    An episode's start depends on (seed, evaluation index, episode) alone, not on the rest of the population. `whole`
-    is the sharding of what every process reads, where the states lie on a mesh.
+    An episode's start depends on (seed, evaluation index, episode) alone, not on the rest of the population. `gamma` is
+    one for all members, or one for each. `whole` is the sharding of what every process reads, where the states lie on
+    a mesh.
     """
     jit = functools.partial(jax.jit, out_shardings=whole)
 
@@ -69,16 +70,17 @@ def make_evaluator(
             return jnp.full(obs.shape[:-1], jnp.nan)
         return jax.vmap(algorithm.q_value)(states, obs, action)
 
+    gammas = np.asarray(gamma, float).reshape(-1, 1)
     if registry.is_pure(spec.name):
-        return _pure_evaluator(registry.make(spec.name), act, value, gamma, episodes, jit)
-    return _pool_evaluator(spec, act, value, gamma, episodes)
+        return _pure_evaluator(registry.make(spec.name), act, value, gammas, episodes, jit)
+    return _pool_evaluator(spec, act, value, gammas, episodes)
 
 
 def _keys(seeds: Sequence[int], index: int) -> Key:
     return jnp.stack([jax.random.fold_in(jax.random.key(env_seed(seed, 1, index)), 0) for seed in seeds])
 
 
-def _pool_evaluator(spec: Spec, act: Callable, value: Callable, gamma: float, episodes: int) -> Evaluator:
+def _pool_evaluator(spec: Spec, act: Callable, value: Callable, gammas: np.ndarray, episodes: int) -> Evaluator:
     def evaluate(states: Tree, seeds: Sequence[int], index: int) -> Episodes:
         shape = (len(seeds), episodes)
         pool = Pool(spec.name, [env_seed(seed, 1, index, episode) for seed in seeds for episode in range(episodes)])
@@ -90,7 +92,7 @@ def _pool_evaluator(spec: Spec, act: Callable, value: Callable, gamma: float, ep
         for step in range(spec.horizon):
             timestep = pool.step(np.asarray(action).reshape(-1, spec.action_dim))
             ended = (timestep.terminated | timestep.truncated).reshape(shape)
-            tally = _add(tally, timestep.reward.reshape(shape), ended, gamma**step)
+            tally = _add(tally, timestep.reward.reshape(shape), ended, gammas**step)
             if not tally.running.any():
                 break
             action, carry = act(states, carry, timestep.obs.reshape(*shape, -1), keys)
@@ -100,7 +102,9 @@ def _pool_evaluator(spec: Spec, act: Callable, value: Callable, gamma: float, ep
     return evaluate
 
 
-def _pure_evaluator(env: Env, act: Callable, value: Callable, gamma: float, episodes: int, jit: Callable) -> Evaluator:
+def _pure_evaluator(
+    env: Env, act: Callable, value: Callable, gammas: np.ndarray, episodes: int, jit: Callable
+) -> Evaluator:
     reset = jit(jax.vmap(jax.vmap(env.reset)))
 
     @jit
@@ -122,7 +126,7 @@ def _pure_evaluator(env: Env, act: Callable, value: Callable, gamma: float, epis
         env_state, obs = reset(jax.vmap(lambda key: jax.random.split(key, episodes))(keys))
         action, _ = act(states, (), obs, keys)
         rewards, running = (np.asarray(x) for x in rollout(states, env_state, obs, keys))
-        weights = gamma ** np.arange(len(rewards))[:, None, None]
+        weights = gammas ** np.arange(len(rewards))[:, None, None]
         return Episodes(
             rewards.sum(0), (weights * rewards).sum(0), running.sum(0), np.asarray(value(states, obs, action))
         )

@@ -23,17 +23,20 @@ from jaxrl_suite import mesh
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.mesh import SEED, Devices
-from jaxrl_suite.train import checkpoint, identity, processes
-from jaxrl_suite.train.compose import Chunk, Population, begin, chunk, places, population
+from jaxrl_suite.train import checkpoint, identity, members, processes
+from jaxrl_suite.train.compose import Chunk, Population, begin, chunk, population
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
 from jaxrl_suite.train.host import Host
 from jaxrl_suite.train.interrupts import Interrupts
+from jaxrl_suite.train.members import Member, Variant
 from jaxrl_suite.train.rundir import Log, RunDir
+from jaxrl_suite.train.sinks import EVAL, Sinks
 from jaxrl_suite.types import Algorithm, Metrics, Phase, Spec, Tree
 
 EVAL_COLUMNS = (
     "seed",
+    "settings",
     "update",
     "episodes",
     "return_mean",
@@ -56,7 +59,7 @@ class Job:
     data: Any  # Dataset on the device; None for online algorithms
     seeds: tuple[int, ...]
     config: dict  # the frozen run config: everything that the result depends on, but the seeds
-    gamma: float = 0.99  # of the true returns that Q-value estimates are compared with
+    variants: tuple[Variant, ...] = ()  # trained side by side, every seed of each; none for the algorithm's own hypers
     episodes: int = 10  # per evaluation and seed
     host_envs: int = 0  # environments on the host per seed
     checkpoint_seconds: float = 60.0
@@ -64,6 +67,12 @@ class Job:
     cache_key: str = ""  # data and everything else that a cached phase depends on
     model: Path | None = None  # an entry of such a folder, to be used instead of fitting
     devices: Devices | None = None  # the mesh; None for the default device
+    sinks: tuple[str, ...] = ()  # names of train.sinks; no influence on the result
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The population, in the order of its rows."""
+        return members.of(self.seeds, self.variants or (Variant(self.algorithm.hypers),))
 
 
 class NoLog:
@@ -99,6 +108,7 @@ class _Books:
 
     metrics: Log | NoLog
     evals: Log | NoLog
+    sinks: Sinks
     seconds_before: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
@@ -121,47 +131,28 @@ class _Books:
         self.evals.truncate(extra["evals"])
         self.seconds_before = extra["seconds"]
 
+    def add_metrics(self, phase: str, record: dict) -> None:
+        self.metrics.append(record)
+        self.sinks.write(phase, record)
 
-def config_hash(config: Mapping[str, Any], seeds: Sequence[int]) -> str:
+    def add_evaluation(self, record: dict) -> None:
+        self.evals.append(record)
+        self.sinks.write(EVAL, record)
+
+
+def config_hash(config: Mapping[str, Any], members: Sequence[Member]) -> str:
     """What a checkpoint must carry to belong to a run."""
-    return identity.digest(identity.canonical(dict(config)), list(seeds))
-
-
-def arguments(algorithm: Algorithm, seeds: Sequence[int], data: Any, index: int, previous: Tree) -> tuple:
-    """What a population phase's `init` is given: a key and hyper-parameters per seed, data, the previous result."""
-    keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), index) for seed in seeds])
-    hypers = jax.tree.map(lambda x: jnp.full(len(seeds), x, jnp.float32), algorithm.hypers)
-    return keys, hypers, data, previous
-
-
-def template(
-    algorithm: Algorithm, seeds: Sequence[int], data: Any, last: int, devices: Devices | None = None
-) -> Population:
-    """Shapes of a phase's state, found through the results of the phases before it, with their places on `devices`.
-
-    Computes nothing.
-    """
-    previous: Tree = None
-    for index in range(last + 1):
-        phase = population(algorithm.phases[index])
-        state = jax.eval_shape(phase.init, *arguments(algorithm, seeds, data, index, previous))
-        previous = jax.eval_shape(phase.result, state)
-    return _placed(state, places(state, devices))
-
-
-def _placed(shapes: Tree, shardings: Tree) -> Tree:
-    """Shapes with their shardings, if there are any."""
-    if shardings is None:
-        return shapes
-    place = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
-    return jax.tree.map(place, shapes, shardings)
+    settings = list(dict.fromkeys(member.variant.settings for member in members))
+    seeds = list(dict.fromkeys(member.seed for member in members))
+    return identity.digest(identity.canonical(dict(config)), seeds, *([settings] if len(settings) > 1 else []))
 
 
 def run(job: Job, directory: RunDir, display: Display) -> Outcome:
     """Train `job` to its end, or until a signal asks to stop, in its run directory."""
-    books = _Books(*_logs(directory.path)) if processes.leads() else _Books(NoLog(), NoLog())
     check(job)
-    with Interrupts() as interrupts, _host(job) as host:
+    metrics, evals = _logs(directory.path) if processes.leads() else (NoLog(), NoLog())
+    with Interrupts() as interrupts, _host(job) as host, Sinks(job.sinks, directory.path, display.note) as sinks:
+        books = _Books(metrics, evals, sinks)
         return _Run(job, directory, display, books, interrupts, host).all_phases()
 
 
@@ -178,7 +169,7 @@ def check(job: Job) -> None:
     if job.devices is None or job.devices.shards == 1:
         return
     for index, phase in enumerate(map(population, job.algorithm.phases)):
-        state = template(job.algorithm, job.seeds, job.data, index, job.devices)
+        state = members.template(job.algorithm, job.members, job.data, index, job.devices)
         jax.eval_shape(mesh.on(job.devices, phase.update), state, job.data)
 
 
@@ -204,29 +195,33 @@ class _Run:
         self.books, self.interrupts, self.host = books, interrupts, host
         self.traces: dict[str, int] = {}
         self.programs: dict[str, tuple[Any, Any]] = {}
-        self.evaluator: Evaluator = make_evaluator(
-            job.spec, job.algorithm, job.gamma, job.episodes, job.devices.place() if job.devices else None
-        )
-        self.config_hash = config_hash(job.config, job.seeds)
+        self.members = job.members
+        gammas = [member.variant.gamma for member in self.members]
+        whole = job.devices.place() if job.devices else None
+        self.evaluator: Evaluator = make_evaluator(job.spec, job.algorithm, gammas, job.episodes, whole)
+        self.config_hash = config_hash(job.config, self.members)
 
     # --- Phases ---
     def all_phases(self) -> Outcome:
         phases = [population(phase) for phase in self.job.algorithm.phases]
         first, state, ticks = self._resume(phases)
+        self.books.sinks.begin()
         result: Tree = None
-        diverged = np.zeros(len(self.job.seeds), bool)
+        diverged = np.zeros(len(self.members), bool)
         for index, phase in enumerate(phases[first:], start=first):
             if state is None and (cached := self._cached(phase, index, result)) is not None:
-                result = cached
+                result = self._share(cached, members.of_phase(phase, self.members))
                 continue
             if state is None:
                 state, ticks = begin(phase, self._arguments(index, result), self.job.devices), 0
             state = self._one_phase(index, phase, state, ticks)
             if state is None:
                 return Outcome(False, None, diverged, self.books.seconds(), self.traces)
-            diverged = diverged | np.asarray(state.diverged)
+            mine = members.of_phase(phase, self.members)
+            diverged = diverged | members.share(np.asarray(state.diverged), mine, self.members)
             result = jax.jit(phase.result, out_shardings=self._by_seed())(state)
             self._store(phase, result)
+            result = self._share(result, mine)
             state = None
         return Outcome(True, result, diverged, self.books.seconds(), self.traces)
 
@@ -286,31 +281,40 @@ class _Run:
 
     def _arguments(self, index: int, previous: Tree) -> tuple:
         data = self.job.data if self.host is None else jnp.asarray(self.host.first_obs)
-        return arguments(self.job.algorithm, self.job.seeds, data, index, previous)
+        mine = members.of_phase(self.job.algorithm.phases[index], self.members)
+        return members.arguments(mine, data, index, previous)
 
     def _template(self, index: int) -> Population:
         data = self.job.data if self.host is None else jnp.asarray(self.host.first_obs)
-        return template(self.job.algorithm, self.job.seeds, data, index, self.job.devices)
+        return members.template(self.job.algorithm, self.members, data, index, self.job.devices)
 
     def _by_seed(self) -> Any:
         """Where a phase's result lies: the members along `seed`."""
         return self.job.devices.place(SEED) if self.job.devices else None
 
+    def _share(self, result: Tree, mine: Sequence[Member]) -> Tree:
+        """What was made for the members of a phase, for all members."""
+        if len(mine) == len(self.members):
+            return result
+        return jax.jit(lambda tree: members.share(tree, mine, self.members), out_shardings=self._by_seed())(result)
+
     # --- Records ---
     def _log_metrics(self, phase: Phase, ticks: int, metrics: Metrics, diverged: Any) -> None:
         values = {name: np.asarray(value) for name, value in metrics.items()}
         flags = np.asarray(diverged)
-        for row, seed in enumerate(self.job.seeds):
+        for row, (seed, variant) in enumerate(members.of_phase(phase, self.members)):
             record = {"phase": phase.name, "update": ticks * phase.updates_per_tick, "seed": seed}
+            record |= {"settings": variant.settings} if len(self.job.variants) > 1 and not phase.cache else {}
             numbers = {name: _number(value[row]) for name, value in values.items()}
-            self.books.metrics.append({**record, **numbers, "diverged": bool(flags[row])})
+            self.books.add_metrics(phase.name, {**record, **numbers, "diverged": bool(flags[row])})
         headline = {name: float(np.mean(value)) for name, value in values.items()}
         self.display.progress(ticks * phase.updates_per_tick, headline)
 
     def _evaluate(self, state: Population, update: int, index: int) -> None:
-        episodes = self.evaluator(state.members, self.job.seeds, index)
-        for row, seed in enumerate(self.job.seeds):
-            self.books.evals.append({"seed": seed, "update": update, **eval_row(self.job.spec, episodes, row)})
+        episodes = self.evaluator(state.members, [member.seed for member in self.members], index)
+        for row, (seed, variant) in enumerate(self.members):
+            who = {"seed": seed, "settings": variant.settings, "update": update}
+            self.books.add_evaluation(who | eval_row(self.job.spec, episodes, row))
         self.display.evaluation(update, episodes.returns.mean(axis=1))
 
     # --- Checkpoints and cache ---
@@ -352,7 +356,7 @@ class _Run:
         state = jax.eval_shape(phase.init, *self._arguments(index, previous))
         shapes = jax.eval_shape(phase.result, state)
         sharding = self._by_seed()
-        shapes = _placed(shapes, sharding and jax.tree.map(lambda _: sharding, shapes))
+        shapes = members.placed(shapes, sharding and jax.tree.map(lambda _: sharding, shapes))
         if self.job.model is not None:
             result = checkpoint.cached(self.job.model.parent, self.job.model.name, shapes, self.display.note)
             if result is None:
@@ -380,7 +384,7 @@ def _number(value: Any) -> float | None:
 
 
 def eval_row(spec: Spec, episodes: Episodes, row: int) -> dict:
-    """An evaluation of the population's member `row`: the columns EVAL_COLUMNS, but for seed and update."""
+    """An evaluation of the population's member `row`: the columns EVAL_COLUMNS, but for seed, settings and update."""
     returns = episodes.returns[row]
     return {
         "episodes": len(returns),

@@ -19,7 +19,7 @@ from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.models import fit as fits
 from jaxrl_suite.models.ensemble import EnsembleConfig
 from jaxrl_suite.models.fit import FitConfig
-from jaxrl_suite.train import loop
+from jaxrl_suite.train import loop, members
 from jaxrl_suite.train.compose import Population, chunk, population
 from jaxrl_suite.train.evaluate import Evaluator, make_evaluator
 from jaxrl_suite.types import Algorithm, Array, Dataset, Params, Phase, Spec, Tree, WorldModel
@@ -111,12 +111,13 @@ def learn(
     if model is not None:
         previous = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(chosen), *leaf.shape)), model)
     dataset = jax.tree.map(jnp.asarray, dataset)  # once, not in each chunk
+    people = members.of(chosen, (members.Variant(algorithm.hypers),))
     diverged, traces = np.zeros(len(chosen), bool), {}
     evaluations: list[dict] = []
     metrics: list[dict] = []
     for index in range(0 if model is None else 1, len(algorithm.phases)):
         phase = population(algorithm.phases[index])
-        state = jax.jit(phase.init)(*loop.arguments(algorithm, chosen, dataset, index, previous))
+        state = jax.jit(phase.init)(*members.arguments(people, dataset, index, previous))
         program = chunk(phase)
         for chunks in range(1, phase.ticks // phase.chunk + 1):
             state, values = program.run(state, dataset)
@@ -129,7 +130,7 @@ def learn(
                 evaluations += _evaluate(evaluator, spec, state, chosen, update, chunks)
         diverged, traces[phase.name] = diverged | np.asarray(state.diverged), len(program.traces)
         previous = jax.jit(phase.result)(state)
-    columns = list(loop.EVAL_COLUMNS)
+    columns = [name for name in loop.EVAL_COLUMNS if name != "settings"]
     tables = pd.DataFrame(evaluations, columns=columns), pd.DataFrame(metrics)
     return Trained(algorithm, chosen, state.members, diverged, *tables, traces)
 

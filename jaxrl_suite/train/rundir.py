@@ -21,7 +21,8 @@ import numpy as np
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.train import files, identity
 
-SCHEMA_VERSION = 1  # the newest `schema_version` of a summary that this code understands
+SCHEMA_VERSION = 2  # the newest `schema_version` of a summary that this code understands
+SCHEMAS = (1, 2)  # those that it reads; rows of 1 do not say their settings: published ones are of presets as they are
 INTEGER = re.compile(r"[+-]?\d+")
 IN_USE = "is in use by process"  # in the message that refuses a folder which another process holds
 FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan|", re.IGNORECASE)
@@ -351,7 +352,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise UserError(f"there is no summary {path}; run the experiment first, or give its folder with --out")
     _, rows = _read(path, None)
-    return [{name: _value(name, text) for name, text in row.items()} for row in rows]
+    complete = [row | {"settings": row.get("settings", "")} for row in rows]
+    return [{name: _value(name, text) for name, text in row.items()} for row in complete]
 
 
 def _read(path: Path, key: str | None) -> tuple[list[str], list[Row]]:
@@ -406,7 +408,7 @@ def _text(value: Any) -> str:
 
 
 def _value(name: str, text: str) -> Any:
-    if name.endswith("_id") or name in ("git_commit", "host"):
+    if name.endswith("_id") or name in ("git_commit", "host", "settings"):
         return text  # digits only by chance
     if text in ("True", "False"):
         return text == "True"

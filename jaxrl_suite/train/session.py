@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,11 +16,12 @@ import pandas as pd
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.train import checkpoint, identity, loop, memory, rundir
+from jaxrl_suite.train import checkpoint, identity, loop, members, memory, rundir
+from jaxrl_suite.train.members import Member, Variant
 from jaxrl_suite.types import Algorithm, Array, Dataset, Spec, Transition, Tree
 
 SUMMARY_COLUMNS = [
-    *("experiment", "algo", "dataset", "preset", "seed", "updates"),
+    *("experiment", "algo", "dataset", "preset", "settings", "seed", "updates"),
     *("return_last", "return_best", "score_last", "score_best", "q_last", "mc_last", "behaviour_return", "status"),
     *("run_id", "group_id", "schema_version"),
     *("wall_seconds", "git_commit", "host", "resumed"),
@@ -38,8 +39,20 @@ class Built(NamedTuple):
 
 def freeze(experiment: str, entry: algorithms.Entry, config: Any, env: str, **more: Any) -> dict:
     """The frozen run config: everything that a result depends on, but the seeds. Plain JSON."""
-    plain = {"experiment": experiment, "algo": entry.name, "env": env, "config": dataclasses.asdict(config), **more}
+    plain = {"experiment": experiment, "algo": entry.name, "env": env, "config": _plain(config), **more}
     return json.loads(identity.canonical(plain))
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A config dataclass as a dict. A field that came after results had been published (metadata `later`) is left out
+    at its default, which means what its absence meant: so the run ids of published rows stay."""
+    values = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.metadata.get("later") and value == item.default:
+            continue
+        values[item.name] = _plain(value) if dataclasses.is_dataclass(value) else value
+    return values
 
 
 def build(run_config: Mapping[str, Any]) -> Built:
@@ -67,27 +80,48 @@ def _from_plain(default: Any, values: Mapping[str, Any]) -> Any:
     return dataclasses.replace(default, **changes)
 
 
+def variants_of(built: Built, changes: Mapping[str, Mapping[str, float]]) -> tuple[Variant, ...]:
+    """What members of one program may differ in: settings as text -> the fields of the config that they change."""
+    found = []
+    for settings, change in changes.items():
+        config = dataclasses.replace(built.config, **change)
+        hypers = built.entry.make(built.spec, config).hypers
+        found.append(Variant(hypers, settings, getattr(config, "gamma", 0.99)))
+    return tuple(found)
+
+
+def variant_config(run_config: Mapping[str, Any], change: Mapping[str, float]) -> dict:
+    """The frozen run config of a variant: what it would have been had it run alone."""
+    return {**run_config, "config": {**run_config["config"], **change}}
+
+
 # --- After a run ---
 def evals_of(path: Path) -> pd.DataFrame:
     """The evaluations of a run directory."""
-    return pd.read_csv(path / "eval.csv")
+    evals = pd.read_csv(path / "eval.csv", dtype={"settings": str})
+    return evals.assign(settings=evals["settings"].fillna("") if "settings" in evals else "")
 
 
 def summary_rows(
-    directory: rundir.RunDir, run_config: Mapping[str, Any], seeds: tuple[int, ...], outcome: loop.Outcome, more: dict
+    directory: rundir.RunDir,
+    population: Sequence[Member],
+    run_configs: Sequence[Mapping[str, Any]],
+    outcome: loop.Outcome,
+    more: dict,
 ) -> list[dict]:
-    """A row per seed: what it scored last and at best, and where it came from."""
+    """A row per member, each with its own frozen config: what it scored last and at best, and where it came from."""
     evals = evals_of(directory.path)
     provenance = json.loads((directory.path / "provenance.json").read_text())
     rows = []
-    for index, seed in enumerate(seeds):
-        mine = evals[evals["seed"] == seed]
+    for index, ((seed, variant), run_config) in enumerate(zip(population, run_configs, strict=True)):
+        mine = evals[(evals["seed"] == seed) & (evals["settings"] == variant.settings)]
         last = mine.iloc[-1]
         best = mine.iloc[int(np.argmax(mine["return_mean"]))]
         rows.append(
             {
                 "experiment": run_config["experiment"],
                 "algo": run_config["algo"],
+                "settings": variant.settings,
                 "seed": seed,
                 "updates": int(last["update"]),
                 "return_last": last["return_mean"],
@@ -113,24 +147,49 @@ class Run(NamedTuple):
     """A finished run: its config, what it learnt, and its policy."""
 
     config: dict
-    seeds: tuple[int, ...]
+    members: tuple[Member, ...]
     spec: Spec
     algorithm: Algorithm
-    parameters: Tree  # the last phase's state, leaves [seeds, ...]
+    parameters: Tree  # the last phase's state, leaves [members, ...]
     evals: pd.DataFrame
 
-    def policy(self, seed: int | None = None) -> Callable[[Any], Array]:
-        """The deterministic policy of a seed (the first one by default): obs `[batch, obs_dim]` -> action."""
-        return memory.policy_of(self.algorithm, self.parameters, 0 if seed is None else self.seeds.index(seed))
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, each once."""
+        return tuple(dict.fromkeys(member.seed for member in self.members))
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What the run's variants change, each once; one text, empty for a preset as it is, where nothing varies."""
+        return tuple(dict.fromkeys(member.variant.settings for member in self.members))
+
+    def member(self, seed: int | None = None, settings: str | None = None) -> int:
+        """The row of a member in `parameters`; by default the first seed of the first variant.
+
+        Raises:
+            UserError: the run has no such member.
+        """
+        wanted = self.seeds[0] if seed is None else seed, self.settings[0] if settings is None else settings
+        known = [(member.seed, member.variant.settings) for member in self.members]
+        if wanted not in known:
+            raise UserError(
+                f"the run has no member with seed {wanted[0]} and settings {wanted[1]!r}; it has seeds "
+                f"{list(self.seeds)} and settings {list(self.settings)}"
+            )
+        return known.index(wanted)
+
+    def policy(self, seed: int | None = None, settings: str | None = None) -> Callable[[Any], Array]:
+        """The deterministic policy of a member (the first one by default): obs `[batch, obs_dim]` -> action."""
+        return memory.policy_of(self.algorithm, self.parameters, self.member(seed, settings))
 
     def sampling_policy(self, seed: int | None = None) -> Callable[[Any, int], np.ndarray]:
         """The stochastic policy of a seed: (obs `[batch, obs_dim]`, step) -> action, the same for the same step."""
-        index = 0 if seed is None else self.seeds.index(seed)
+        index = self.member(seed)
         sample = self.algorithm.sample
         if sample is None:
             raise UserError(f"{self.config['algo']} has no stochastic policy; use its deterministic one")
         state = jax.tree.map(lambda leaf: leaf[index], self.parameters)
-        key = jax.random.key(self.seeds[index])
+        key = jax.random.key(self.members[index].seed)
         draw = jax.jit(lambda obs, step: sample(state, obs, jax.random.fold_in(key, step)))
         return lambda obs, step: np.asarray(draw(obs, step))
 
@@ -145,6 +204,7 @@ def load(path: str | Path) -> Run:
     try:
         record = json.loads((path / "config.json").read_text())
         run_config, seeds = record["config"], tuple(record["seeds"])
+        changes = {text: dict(change) for text, change in record.get("variants") or [("", {})]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a run directory (no readable config.json); give the folder of a run") from error
     built = build(run_config)
@@ -152,11 +212,12 @@ def load(path: str | Path) -> Run:
     folder = path / "checkpoints" / f"{index}-{built.algorithm.phases[index].name}"
     if not checkpoint.exists(folder):
         raise UserError(f"{path} has no checkpoint of its last phase; let the run finish first")
-    template = loop.template(built.algorithm, seeds, _stand_in(built, run_config, len(seeds)), index)
-    loaded = checkpoint.load_latest(folder, template, loop.config_hash(run_config, seeds))
+    population = members.of(seeds, variants_of(built, changes))
+    template = members.template(built.algorithm, population, _stand_in(built, run_config, len(seeds)), index)
+    loaded = checkpoint.load_latest(folder, template, loop.config_hash(run_config, population))
     if loaded is None:
         raise UserError(f"{path} has no checkpoint of its last phase; let the run finish first")
-    return Run(run_config, seeds, built.spec, built.algorithm, loaded.tree.members, evals_of(path))
+    return Run(run_config, population, built.spec, built.algorithm, loaded.tree.members, evals_of(path))
 
 
 def _stand_in(built: Built, run_config: Mapping[str, Any], population: int) -> Any:

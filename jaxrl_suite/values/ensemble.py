@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from jaxrl_suite.errors import unknown
 from jaxrl_suite.types import Array, Tree, ValueHead
 
+AGGREGATES: dict[str, Callable[..., Array]] = {"min": jnp.min, "mean": jnp.mean}
 
-def pessimistic(head: ValueHead, logits: Array, support: Tree) -> Array:
-    """For every row, the outputs `[batch, size]` of the member with the least value, from `[members, batch, size]`."""
+
+def aggregate(name: str) -> Callable[[Array], Array]:
+    """How the values `[members, ...]` of an ensemble become the one that is trusted `[...]`.
+
+    Raises:
+        UserError: no such way.
+    """
+    if name not in AGGREGATES:
+        raise unknown("aggregate", name, AGGREGATES)
+    return functools.partial(AGGREGATES[name], axis=0)
+
+
+def combine(head: ValueHead, logits: Array, support: Tree, how: str) -> Array:
+    """The outputs `[batch, size]` that stand for an ensemble's `[members, batch, size]`.
+
+    "min" takes, row by row, those of the member with the least value; "mean" averages outputs, which is right for heads
+    that are linear in them.
+    """
+    if how == "mean":
+        return jnp.mean(logits, axis=0)
     values = head.decode(logits, support)
     lowest = jnp.argmin(values, axis=0)
     return jnp.take_along_axis(logits, lowest[None, :, None], axis=0)[0]

@@ -1,0 +1,68 @@
+"""Learning curves of published rows, and how far critics promise more than their policy collects.
+
+Means over seeds with their 95% t-intervals, a line per algorithm and settings.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import curves
+from jaxrl_suite.report import mean_interval
+from jaxrl_suite.report.comparison import line_of
+from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+
+# A line is told by its dashes, too: twelve looks, then they come again.
+LOOKS = [(colour, dashes) for dashes in ("-", "--", ":") for colour in (BLUE, ORANGE, GREEN, PURPLE)]
+SHOWN = {"return_mean": "return per episode", "excess": "Q-value estimate − true return, at the start"}
+
+
+def draw(results: Path) -> dict[str, Figure]:
+    """Figures by path without ending, one per data set and preset, from `results/offline_mbrl`; none without curves."""
+    folder = results / "offline_mbrl"
+    published = curves.read(folder / curves.CURVES)
+    rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str})
+    rows = rows[(rows["status"] == "finished") & rows["run_id"].isin(published)]
+    figures = {}
+    for (dataset, preset), group in rows.groupby(["dataset", "preset"]):
+        points = pd.DataFrame([at for run_id in group["run_id"] for at in published[run_id]])
+        points = points.merge(group.assign(line=group.apply(line_of, axis=1))[["run_id", "line"]], on="run_id")
+        points["excess"] = points["q_start"] - points["mc_start"]
+        behaviour = float(group["behaviour_return"].iloc[0])
+        figures[f"offline_mbrl/learning-curves-{dataset}-{preset}"] = _figure(points, behaviour, f"{dataset}, {preset}")
+    return figures
+
+
+def _figure(points: pd.DataFrame, behaviour: float, title: str) -> Figure:
+    """`points` has a row per line, seed and update."""
+    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, (name, words) in zip(axes, SHOWN.items(), strict=True):
+        for place, (line, mine) in enumerate(points.groupby("line")):
+            _curve(axis, mine, name, str(line), LOOKS[place % len(LOOKS)])
+        axis.set_xlabel("gradient updates of the agent")
+        axis.set_ylabel(words)
+    axes[0].axhline(behaviour, color=GREY, linestyle="-.", linewidth=1.2, label="mean return of the data")
+    axes[1].axhline(0, color=GREY, linestyle="-.", linewidth=1.2)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle(f"{title}: mean over seeds, 95% t-interval", fontsize=11)
+    return figure
+
+
+def _curve(axes: Axes, points: pd.DataFrame, name: str, line: str, look: tuple[str, str]) -> None:
+    """A line where every seed has a finite value: a mean over fewer would jump where a seed is lost."""
+    table = points.pivot_table(index="update", columns="seed", values=name).dropna()
+    if table.empty:
+        return
+    intervals = [mean_interval(values) for values in table.to_numpy(float)]
+    mean, low, high = (np.array(part) for part in list(zip(*intervals, strict=True))[:3])
+    colour, dashes = look
+    marker = "o" if len(table) == 1 else ""  # a single evaluation makes no line
+    count = f"{table.shape[1]} seed{'s' if table.shape[1] > 1 else ''}"
+    axes.plot(table.index, mean, dashes, color=colour, marker=marker, label=f"{line} ({count})")
+    axes.fill_between(table.index, low, high, color=colour, alpha=0.18, linewidth=0)
