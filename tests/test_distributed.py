@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -100,6 +101,10 @@ def test_a_worker_that_always_dies_is_given_up(supervised, capfd):
     assert supervised("die") == ([1, 1], [3, 3])
     errors = capfd.readouterr().err.splitlines()
     assert errors.count("error: process 1: the reason; given up after 3 short attempts") == 2  # from each supervisor
+    logs = [Path(line.rpartition(" ")[2]) for line in errors if "all that this worker said is in" in line]
+    assert "the reason" in "".join(log.read_text() for log in logs)
+    for log in logs:
+        shutil.rmtree(log.parent)
 
 
 def test_bad_input_ends_all_with_its_line(supervised, capfd):

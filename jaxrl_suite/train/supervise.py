@@ -16,6 +16,7 @@ import itertools
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,7 +34,7 @@ DEADLINE = 60.0  # seconds in which all processes must have come, also after one
 GRACE = 2.0  # seconds in which the first worker that died is told from those that died of it
 SHORT, ATTEMPTS = 60.0, 3  # so many attempts in a row that last less than so many seconds are the last
 POLL = 0.1
-BAD_INPUT = 2
+GIVEN_UP, BAD_INPUT = 1, 2
 
 
 class Line:
@@ -202,9 +203,17 @@ def run(place: Place, fresh: bool = False) -> int:
     """
     if fresh:
         raise UserError("--fresh cannot go with --distributed, which resumes after a loss; choose another --out")
-    with Interrupts() as interrupts, tempfile.TemporaryDirectory(prefix="jaxrl-worker-") as folder:
-        log = Path(folder) / "stderr"
-        return _lead(place, log, interrupts) if place.rank == 0 else _follow(place, log, interrupts)
+    log = Path(tempfile.mkdtemp(prefix="jaxrl-worker-")) / "stderr"
+    code = BAD_INPUT
+    try:
+        with Interrupts() as interrupts:
+            code = _lead(place, log, interrupts) if place.rank == 0 else _follow(place, log, interrupts)
+    finally:
+        if code == GIVEN_UP:
+            _note(f"all that this worker said is in {log}")
+        else:
+            shutil.rmtree(log.parent)
+    return code
 
 
 def _note(text: str) -> None:
@@ -227,13 +236,13 @@ def _lead(place: Place, log: Path, interrupts: Interrupts) -> int:
                     return _end(lines, code, text)
                 short = short + 1 if time.monotonic() - began < SHORT else 0
                 if short == ATTEMPTS:
-                    return _end(lines, 1, f"{text}; given up after {ATTEMPTS} short attempts")
+                    return _end(lines, GIVEN_UP, f"{text}; given up after {ATTEMPTS} short attempts")
                 _note(f"{text}; all processes start again from their last checkpoint")
         except UserError as error:
             _end(lines, BAD_INPUT, str(error), say=False)
             raise
         finally:
-            _end(lines, 1, "process 0 has stopped", say=False)  # where they have not been told otherwise
+            _end(lines, GIVEN_UP, "process 0 has stopped", say=False)  # where they have not been told otherwise
     raise AssertionError("attempts do not run out")
 
 
