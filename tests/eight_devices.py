@@ -16,7 +16,7 @@ from jaxrl_suite.data import load as load_data
 from jaxrl_suite.envs import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.train import checkpoint, identity, loop, members
-from jaxrl_suite.train.compose import begin, chunk, population
+from jaxrl_suite.train.compose import begin, chunk, places, population
 
 ENV = registry.make("pendulum")
 ROWS, SEEDS = 1603, (0, 1)  # rows that four shards do not divide
@@ -136,6 +136,15 @@ def test_neither_data_nor_ring_are_gathered(many):
         sent = collectives(program.as_text())
         assert any(kind == "all-reduce" for kind, _ in sent)
         assert not [found for found in sent if found[1] & big(4)]
+
+
+def test_nor_are_the_data_when_a_fit_begins(data):
+    devices = mesh.make(2, 4)
+    arguments = members.arguments(people(RAVL, SEEDS), mesh.shard_rows(data, devices), 0, None)
+    init = mesh.on(devices, population(RAVL.phases[0]).init)
+    shardings = places(jax.eval_shape(init, *arguments), devices)
+    sent = collectives(jax.jit(init, out_shardings=shardings).lower(*arguments).compile().as_text())
+    assert sent and not [found for found in sent if found[1] & big(4)]
 
 
 def test_that_check_sees_a_gather():

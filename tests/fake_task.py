@@ -10,6 +10,8 @@ from jaxrl_suite.errors import exits_cleanly
 from jaxrl_suite.train import rundir
 
 EXPERIMENT = "fake"
+EVALS = ("seed", "update", "episodes", "return_mean", "length_mean", "score")
+EVALUATIONS = 3
 
 
 @exits_cleanly
@@ -25,7 +27,7 @@ def main():
         first = directory.state == "new"
         if behave == "kill" or (behave == "kill-once" and first):
             os.kill(os.getpid(), signal.SIGKILL)
-        if behave == "save":
+        if behave == "save" or (behave == "save-once" and first):
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
             (directory.path / "ready").touch()
             time.sleep(600)
@@ -33,10 +35,37 @@ def main():
             time.sleep(0.5)
         if behave in ("1", "2", "75"):
             return int(behave)
-        row = {"run_id": f"run-{group}", "group_id": group, "status": "finished"}
-        rundir.upsert_rows(directory.path.parent / "summary.csv", [row], list(row))
+        for _ in evaluate(directory, given):
+            time.sleep(0.05)
+        leave_rows(directory, given)
         directory.finish("diverged" if behave == "diverge" else "finished")
     return 0
+
+
+def evaluate(directory, given):
+    """Evaluations of seeds 1000 and 1001 whose return grows with the setting x, one at a time; none without x."""
+    log = rundir.Log.csv(directory.path / "eval.csv", EVALS)
+    log.truncate(0)
+    for update in range(1, EVALUATIONS + 1) if "x" in given else ():
+        for seed in (1000, 1001):
+            value = update * float(given["x"]) + seed - 1000
+            log.append(dict(zip(EVALS, (seed, update, 5, value, 20.0, value / 10), strict=True)))
+        yield update
+
+
+def leave_rows(directory, given):
+    """Rows of the summary: one, or one for each seed where there is a setting x."""
+    group, summary = given["group"], directory.path.parent / "summary.csv"
+    row = {"run_id": f"run-{group}", "group_id": group, "status": "finished"}
+    if "x" in given:
+        status = "diverged" if given["behave"] == "diverge" else "finished"
+        last = EVALUATIONS * float(given["x"])
+        values = {"group_id": group, "status": status, "return_best": last, "score_last": last / 10}
+        for seed in (1000, 1001):
+            row = {"run_id": f"run-{group}-{seed}", "seed": seed, "return_last": last + seed - 1000, **values}
+            rundir.upsert_rows(summary, [row], list(row))
+    else:
+        rundir.upsert_rows(summary, [row], list(row))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +13,8 @@ from rich.table import Table
 
 from jaxrl_suite.sweep.schedule import Board
 from jaxrl_suite.sweep.tasks import Run, ending
+
+BEST = 5  # trials that the table of a search shows
 
 
 class Display:
@@ -36,7 +39,7 @@ class Display:
     def update(self, board: Board) -> None:
         """Show a board where it differs from the last one."""
         running = tuple(attempt.run.name for attempt in board.running)
-        now = (running, len(board.elsewhere), len(board.done), len(board.failed))
+        now = (running, len(board.elsewhere), len(board.done), len(board.failed), len(board.pruned))
         if now == self._shown:
             return
         self._shown = now
@@ -51,6 +54,8 @@ class Display:
             "failed": len(board.failed),
             "diverged": diverged,
         }
+        if board.pruned:  # in a search alone
+            counts["pruned"] = len(board.pruned)
         if self._live is None:
             line = ", ".join(f"{count} {name}" for name, count in counts.items())
             self._console.print(f"{line} of {self._total}")
@@ -68,3 +73,26 @@ def plan(runs: Sequence[Run], states: Sequence[str]) -> Table:
         cells: list[Any] = [run.settings.get(name, "") for name in names]
         table.add_row(run.algo, run.dataset, *cells, f"{run.seeds[0]} to {run.seeds[-1]}", found)
     return table
+
+
+def trials(ranked: Sequence[Mapping[str, Any]], settings: Iterable[str]) -> Table:
+    """The first trials of a search, with their settings and values; rows as of `search.Driver.results`."""
+    names = list(settings)
+    table = Table("trial", *names, f"{ranked[0]['objective']} [95% interval]", "episodes")
+    for row in ranked[:BEST]:
+        cells = [short(row[f"settings.{name}"]) for name in names]
+        table.add_row(
+            str(row["trial"]), *cells, with_interval(row["value"], row["ci_low"], row["ci_high"]), str(row["episodes"])
+        )
+    return table
+
+
+def with_interval(estimate: float, low: float, high: float) -> str:
+    """A value with its interval, if it has one."""
+    bounds = f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) and math.isfinite(high) else ""
+    return f"{estimate:.1f}{bounds}"
+
+
+def short(value: float | str) -> str:
+    """A setting in a table: four digits of a number."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -41,7 +41,7 @@ def split(option: str, text: str) -> tuple[str, ...]:
     return values
 
 
-def parse(words: Sequence[str]) -> tuple[Setting, ...]:
+def parse(words: Sequence[str], option: str = "--grid") -> tuple[Setting, ...]:
     """`critics=2,10` -> Setting("critics", ("2", "10")); dashes in a name stand for underscores.
 
     Raises:
@@ -52,10 +52,10 @@ def parse(words: Sequence[str]) -> tuple[Setting, ...]:
         name, equals, values = word.partition("=")
         name = name.strip().lstrip("-").replace("-", "_")
         if not (name and equals):
-            raise UserError(f"--grid {word!r} is not a setting; expected name=value,value such as critics=2,10")
+            raise UserError(f"{option} {word!r} is not a setting; expected name=value,value such as critics=2,10")
         if name in {setting.name for setting in settings}:
-            raise UserError(f"--grid names {name} twice; give all its values at once: {name}=a,b")
-        settings.append(Setting(name, split(f"--grid {name}", values)))
+            raise UserError(f"{option} names {name} twice; give all its values at once: {name}=a,b")
+        settings.append(Setting(name, split(f"{option} {name}", values)))
     return tuple(settings)
 
 
@@ -101,6 +101,6 @@ def option(name: str, text: str, default: Any) -> str | bool | list[str]:
     """
     if isinstance(default, bool):
         if text.lower() not in TRUTH:
-            raise UserError(f"--grid {name}={text} is neither true nor false")
+            raise UserError(f"{name}={text} is neither true nor false")
         return TRUTH[text.lower()]
     return text.split("x") if isinstance(default, tuple) else text

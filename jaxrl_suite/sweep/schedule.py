@@ -3,22 +3,26 @@ end for what another process was doing. What a run has reached lives in its dire
 
 from __future__ import annotations
 
+import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.sweep.executors import Executor, Job
-from jaxrl_suite.sweep.tasks import Run, state
+from jaxrl_suite.sweep.executors import LOST, Executor, Job
+from jaxrl_suite.sweep.tasks import Run, ending, state
 from jaxrl_suite.train import files, interrupts, rundir
 
 BAD_INPUT = 2
 ATTEMPTS = 2  # a worker that dies gets one more
+LOSSES = 5  # places that a run may lose: no fault of its own, unless it is what brings nodes down
+STOPPED = (interrupts.RESUMABLE, -signal.SIGTERM)  # the latter before it could listen
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 2.0  # between two looks at what another process holds
+UNSEEN = "is not finished, though its worker ended well; nodes must share --out, and have the devices of this machine"
 TAIL_BYTES, TAIL_LINES = 4096, 6
 COLUMNS = [
     *("group_id", "algo", "dataset", "preset", "seeds", "settings"),
@@ -55,7 +59,15 @@ class Board:
     elsewhere: list[tuple[Run, int]] = field(default_factory=list)
     done: list[Run] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+    pruned: list[Run] = field(default_factory=list)
+    pruning: set[str] = field(default_factory=set)  # groups whose workers have been asked to save and not come back
+    lost: Counter[str] = field(default_factory=Counter)  # places that have gone, by group
     stopped: bool = False
+
+    def prune(self, attempt: Attempt) -> None:
+        """Give up a run because of what it has reached so far; it saves, and can be resumed by a later command."""
+        self.pruning.add(attempt.run.group)
+        attempt.job.terminate()
 
 
 def work_off(
@@ -67,7 +79,7 @@ def work_off(
         runs: in the order in which they are begun.
         executor: where they run.
         asked: whether to stop.
-        notify: called with the board after every look at it.
+        notify: called with the board after every look at it; it may add runs to `board.waiting`, or prune some.
 
     Raises:
         UserError: the folder cannot be written.
@@ -78,7 +90,7 @@ def work_off(
     try:
         while (board.waiting or board.running or board.elsewhere) and not board.stopped:
             _fill(board, executor)
-            _collect(board)
+            _collect(board, executor)
             if not board.waiting and time.monotonic() - looked > LOOK_SECONDS:
                 looked = time.monotonic()
                 board.waiting.extend(board.elsewhere)  # what is still held comes back when its turn comes
@@ -112,26 +124,38 @@ def _fill(board: Board, executor: Executor) -> None:
             board.running.append(Attempt(run, number, executor.start(run.task, log), log, offset))
 
 
-def _collect(board: Board) -> None:
+def _collect(board: Board, executor: Executor) -> None:
     for attempt in [attempt for attempt in board.running if attempt.job.poll() is not None]:
         board.running.remove(attempt)
-        _settle(board, attempt, attempt.job.poll() or 0)
+        _settle(board, attempt, attempt.job.poll() or 0, executor.takes_back)
 
 
-def _settle(board: Board, attempt: Attempt, code: int) -> None:
+def _settle(board: Board, attempt: Attempt, code: int, takes_back: bool) -> None:
     """Decide what an exit code means."""
     run, number = attempt.run, attempt.number
-    if code == 0:
+    pruned = run.group in board.pruning
+    board.pruning.discard(run.group)
+    if code == 0 and ending(run):
         _complete(board, run)
-        return
-    if code == interrupts.RESUMABLE:
+    elif pruned:
+        board.pruned.append(run)
+    elif (code in STOPPED and takes_back) or (code == LOST and board.lost[run.group] < LOSSES):
+        board.lost[run.group] += code == LOST
+        board.waiting.append((run, number))
+    elif code == interrupts.RESUMABLE:
         board.stopped = True
         board.waiting.append((run, number))
-        return
-    last = tail(attempt.log, attempt.offset)
+    else:
+        _retry(board, attempt, code)
+
+
+def _retry(board: Board, attempt: Attempt, code: int) -> None:
+    """Once more for what died; what another process holds is looked at again; the rest is given up."""
+    run, number = attempt.run, attempt.number
+    last = tail(attempt.log, attempt.offset) if code else f"{_path(run)} {UNSEEN}"
     if code == BAD_INPUT and (rundir.IN_USE in last or _is_elsewhere(run)):
         board.elsewhere.append((run, number))
-    elif code == BAD_INPUT or number == ATTEMPTS:
+    elif code in (BAD_INPUT, LOST) or number == ATTEMPTS:
         _give_up(board, Failure(run, code, number, attempt.log, last))
     else:
         board.waiting.append((run, number + 1))
@@ -142,8 +166,12 @@ def _is_elsewhere(run: Run) -> bool:
     return rundir.look(run.out, run.experiment, run.label, run.group)[1] in ("busy", "finished")
 
 
+def _path(run: Run) -> Path:
+    return rundir.look(run.out, run.experiment, run.label, run.group)[0]
+
+
 def _log(run: Run) -> Path:
-    path, _ = rundir.look(run.out, run.experiment, run.label, run.group)
+    path = _path(run)
     return path.parent / "logs" / f"{path.name}.log"
 
 
@@ -154,7 +182,7 @@ def _stop(board: Board) -> None:
     while board.running:
         for attempt in [attempt for attempt in board.running if attempt.job.poll() is not None]:
             board.running.remove(attempt)
-            if attempt.job.poll() == 0:
+            if attempt.job.poll() == 0 and ending(attempt.run):
                 _complete(board, attempt.run)
             else:
                 board.waiting.append((attempt.run, attempt.number))
