@@ -7,10 +7,10 @@ holds config.json, provenance.json, metrics.jsonl, eval.csv, checkpoints and a f
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -21,7 +21,18 @@ from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import plots, stats, tables
-from jaxrl_suite.train import identity, interrupts, loop, rundir, session, settings, sinks
+from jaxrl_suite.train import (
+    identity,
+    interrupts,
+    loop,
+    processes,
+    rundir,
+    session,
+    settings,
+    sinks,
+    sittings,
+    supervise,
+)
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.types import Dataset, Spec
 
@@ -57,6 +68,7 @@ class Described(NamedTuple):
     variants: dict[str, dict[str, float]]  # settings as text -> fields that they change, trained side by side
     group: str
     label: str
+    devices: mesh.Devices
 
     @property
     def configs(self) -> list[dict]:
@@ -70,16 +82,27 @@ class Described(NamedTuple):
         return [identity.run_id(config, seed) for config, seed in zip(self.configs, seeds, strict=True)]
 
 
+def devices_of(shared: options.Shared) -> mesh.Devices:
+    """The mesh of a run.
+
+    Raises:
+        UserError: the devices are not there, or the seeds do not divide.
+    """
+    return mesh.parse(shared.mesh, len(options.parse_seeds(shared.seeds)), shared.sampling == "local")
+
+
 def describe(
     shared: options.Shared, entry: algorithms.Entry, config: Any, spec: Spec, info: data.DatasetInfo
 ) -> Described:
     """The frozen config of a run on these devices, its seeds, variants, group id and label.
 
     Raises:
-        UserError: the algorithm learns online, or the seeds or the settings to vary cannot be read.
+        UserError: the algorithm learns online, the seeds or the settings to vary cannot be read, or devices do not fit.
     """
     if entry.online:
         raise UserError(f"{entry.name} learns online; use python -m experiments.collect, or choose bc or ravl")
+    devices = devices_of(shared)
+    mesh.check_rows(info.rows, devices)
     names = settings.traced(entry.make(spec, config), config)
     configs = settings.variants(config, names, shared.vary)
     for variant in configs:
@@ -95,14 +118,16 @@ def describe(
         preset=shared.preset,
         episodes=shared.episodes,
         model=identity.digest(str(shared.model)) if shared.model else "",
+        **({"sampling": f"local, {devices.shards} shards"} if devices.local else {}),
     )
     seeds = options.parse_seeds(shared.seeds)
     varied = [name for name in names if len({getattr(variant, name) for variant in configs}) > 1]
     changes = [{name: getattr(variant, name) for name in varied} for variant in configs]
     texts = [_settings(shared, variant, entry.presets[shared.preset]) for variant in configs]
-    group = identity.group_id(frozen, seeds, {"variants": changes} if varied else None, mesh.layout())
+    begun_on = sittings.layouts(shared.resume)[0] if shared.resume else devices.layout()
+    group = identity.group_id(frozen, seeds, {"variants": changes} if varied else None, begun_on)
     label = f"{entry.name.replace(':', '.')}-{info.name}"
-    return Described(frozen, seeds, dict(zip(texts, changes, strict=True)), group, label)
+    return Described(frozen, seeds, dict(zip(texts, changes, strict=True)), group, label, devices)
 
 
 def _settings(shared: options.Shared, config: Any, preset: Any) -> str:
@@ -110,6 +135,37 @@ def _settings(shared: options.Shared, config: Any, preset: Any) -> str:
     run = {"episodes": shared.episodes, "model": shared.model and shared.model.name}
     default = {"episodes": options.Shared.episodes, "model": None}
     return settings.differences(settings.fields(config) | run, settings.fields(preset) | default)
+
+
+def check_resume(shared: options.Shared, run: Described) -> None:
+    """Refuse --resume with the folder of another run.
+
+    Raises:
+        UserError: the options do not describe the run in that folder.
+    """
+    if shared.resume is None:
+        return
+    path, _ = rundir.look(shared.out, EXPERIMENT, run.label, run.group)
+    if shared.fresh or path.resolve() != shared.resume.resolve():
+        raise UserError(
+            f"--resume={shared.resume} is not the newest run of these options; repeat the options that it was started "
+            "with (provenance.json has the command), and its --out"
+        )
+
+
+def open_run(shared: options.Shared, run: Described) -> rundir.RunDir:
+    """The run's directory: held by the process that leads, and found by those that follow it."""
+    if processes.leads():
+        shown = {"config": run.frozen, "seeds": run.seeds}
+        if len(run.variants) > 1:
+            shown["variants"] = list(run.variants.items())
+        directory = rundir.open_run(shared.out, EXPERIMENT, run.label, shown, run.group, shared.fresh)
+    processes.wait("the run is open")
+    if not processes.leads():
+        directory = rundir.RunDir(rundir.look(shared.out, EXPERIMENT, run.label, run.group)[0], "resumable", None)
+    (finished,) = processes.agree(directory.state == "finished")
+    directory.state = "finished" if finished else directory.state
+    return directory
 
 
 def references(spec: Spec, info: data.DatasetInfo, out: Path, preset: str, algo: str) -> list[tables.Reference]:
@@ -136,64 +192,72 @@ def _is_bc(row: dict, dataset: str, preset: str) -> bool:
     return found == ("bc", "", dataset, preset, "finished")
 
 
-def header(shared: options.Shared, info: data.DatasetInfo, seeds: tuple[int, ...], path: Path) -> dict[str, str]:
+def header(
+    shared: options.Shared, info: data.DatasetInfo, seeds: tuple[int, ...], devices: mesh.Devices, path: Path
+) -> dict[str, str]:
     """What is about to run."""
-    kinds = sorted({device.device_kind for device in jax.devices()})
     return {
         "algorithm": f"{shared.algo}, preset {shared.preset}, seeds {seeds[0]} to {seeds[-1]} in one program",
         "data set": f"{info.name}: {info.rows:,} rows, {info.episodes:,} episodes of {info.env}, "
         f"return {info.return_mean:,.0f} ± {info.return_std:,.0f}, best {info.return_max:,.0f}",
-        "devices": f"{jax.device_count()} x {', '.join(kinds)}",
+        "devices": f"{devices.layout()} ({devices.mesh.devices.flat[0].device_kind})",
         "run": str(path),
     }
 
 
 def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console: Console) -> int:
     """One run, end to end -> exit code."""
-    dataset, info = data.load(shared.dataset)
+    dataset, info = data.load(shared.dataset, window=functools.partial(mesh.window, devices=devices_of(shared)))
     spec = spec_of(dataset, info)
     described = describe(shared, entry, config, spec, info)
-    frozen, seeds, group = described.frozen, described.seeds, described.group
+    check_resume(shared, described)
+    frozen, seeds, group, devices = described.frozen, described.seeds, described.group, described.devices
     built = session.build(frozen)
-    display = Display(console)
-    shown = {"config": frozen, "seeds": seeds}
-    if len(described.variants) > 1:
-        shown["variants"] = list(described.variants.items())
-    with rundir.open_run(shared.out, EXPERIMENT, described.label, shown, group, shared.fresh) as directory:
-        display.header(header(shared, info, seeds, directory.path))
+    leads = processes.leads()
+    display = Display(console, quiet=not leads)
+    with open_run(shared, described) as directory:
+        display.header(header(shared, info, seeds, devices, directory.path))
         summary = directory.path.parent / "summary.csv"
         resumed = directory.state == "resumable"
         if directory.state != "finished":
             job = loop.Job(
                 spec=spec,
                 algorithm=built.algorithm,
-                data=mesh.shard_rows(dataset),
+                data=mesh.shard_rows(dataset, devices, info.rows),
                 seeds=seeds,
                 config=frozen,
                 variants=session.variants_of(built, described.variants),
                 episodes=shared.episodes,
                 checkpoint_seconds=shared.checkpoint_seconds,
-                cache=shared.out / "models",
+                cache=None if devices.processes > 1 else shared.out / "models",
                 cache_key=info.sha256,
                 model=shared.model,
-                sinks=sinks.parse(shared.log),
+                devices=devices,
+                sinks=sinks.parse(shared.log) if leads else (),
             )
+            if leads:
+                sittings.begin(directory.path, devices.layout())
             outcome = loop.run(job, directory, display)
             if not outcome.finished:
                 display.note("interrupted and saved; the same command resumes")
                 return interrupts.RESUMABLE
+            if not leads:
+                return 0
             more = {
                 "dataset": info.name,
                 "preset": shared.preset,
                 "behaviour_return": info.return_mean,
                 "group_id": group,
                 "resumed": resumed,
+                "devices": " > ".join(sittings.layouts(directory.path)),
             }
             rows = session.summary_rows(directory, job.members, described.configs, outcome, more)
             rundir.upsert_rows(summary, rows, session.SUMMARY_COLUMNS)
             directory.finish("diverged" if np.all(outcome.diverged) else "finished")
-        else:
+        elif leads:
             sinks.export(shared.log, directory.path, display.note)
+        if not leads:
+            return 0
         lines = references(spec, info, shared.out, shared.preset, entry.name)
         evals = session.evals_of(directory.path)
         # By run id: a later run of more seeds replaces these rows by its own.
@@ -215,8 +279,12 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
 def main() -> int:
     """Run what the command line describes."""
     options.cache_programs()
-    shared, entry, config = options.offline(options.arguments(), "python -m experiments.offline_mbrl", __doc__ or "")
-    return train(shared, entry, config, Console(highlight=False, soft_wrap=True))
+    with processes.joined():
+        words = options.arguments()
+        shared, entry, config = options.offline(words, "python -m experiments.offline_mbrl", __doc__ or "")
+        if shared.distributed and not processes.is_worker():
+            return supervise.run(processes.parse(shared.distributed), shared.fresh)
+        return train(shared, entry, config, Console(highlight=False, soft_wrap=True))
 
 
 if __name__ == "__main__":

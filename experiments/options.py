@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import jax
 import tyro
@@ -52,6 +52,17 @@ class Shared:
     """Episodes per evaluation and seed."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints."""
+    mesh: str = ""
+    """Devices, as seed:2,data:4: members of the population lie along seed, rows along data. Empty: all that are there,
+    along seed as far as the seeds divide, the rest along data."""
+    resume: Path | None = None
+    """Go on with the unfinished run in this folder, of the same options, on other devices than it was begun on."""
+    distributed: str = ""
+    """Several processes, usually one per host, as one run: HOST:PORT,PROCESSES,INDEX, where HOST:PORT (and the port
+    after it) is an address of process 0. All give the same options but for INDEX, and share the folder of --out."""
+    sampling: Literal["global", "local"] = "global"
+    """Global: the rows of a single device, whatever the mesh. Local: every shard of the data draws from its own rows,
+    which moves none of them, but is another stream of random numbers and so another run."""
     log: str = ""
     """Also log to: tensorboard, wandb (offline), or both with a comma between; each needs the extra of its name."""
 

@@ -1,4 +1,4 @@
-"""A ring buffer as a PyTree: jit, vmap, shard and checkpoint it like any other state."""
+"""Rows to draw from, and a ring buffer of them as a PyTree: jit, vmap, shard and checkpoint it like any other state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_suite import mesh
 from jaxrl_suite.types import Array, Key, Tree
 
 
@@ -31,17 +32,40 @@ def insert(buffer: Buffer, batch: Tree, valid: Array) -> Buffer:
         raise ValueError(f"insert of {valid.shape[0]} rows into a buffer of {capacity}")
     order = jnp.cumsum(valid) - 1
     # Invalid rows are sent past the end, where a scatter drops them.
-    slot = jnp.where(valid, (buffer.head + order) % capacity, capacity)
-    data = jax.tree.map(lambda old, new: old.at[slot].set(new, mode="drop"), buffer.data, batch)
+    slot = jnp.where(valid, _dealt((buffer.head + order) % capacity, capacity), capacity)
+    data = mesh.put(buffer.data, slot, batch)
     count = jnp.sum(valid, dtype=jnp.int32)
     return Buffer(data, jnp.minimum(buffer.size + count, capacity), (buffer.head + count) % capacity)
 
 
+def _dealt(slot: Array, capacity: int) -> Array:
+    """Where a slot lies. Shards that draw locally are dealt the slots in turn, and so fill up together."""
+    shards = mesh.shards()
+    return slot if shards == 1 else slot % shards * (capacity // shards) + slot // shards
+
+
 def take(data: Tree, index: Array) -> Tree:
-    """The rows at `index` of every leaf."""
-    return jax.tree.map(lambda leaf: leaf[index], data)
+    """The rows at `index` `[...]` of every leaf."""
+    return mesh.take(data, index)
+
+
+def draw(data: Tree, key: Key, n: int) -> Tree:
+    """`n` rows of `data` (leaves `[rows, ...]`) drawn uniformly with replacement (leaves `[n, ...]`)."""
+    rows, shards = jax.tree.leaves(data)[0].shape[0], mesh.shards()
+    if shards == 1:
+        return take(data, jax.random.randint(key, (n,), 0, rows))
+    share = -(-rows // shards)
+    return mesh.draw_local(data, jnp.clip(rows - share * jnp.arange(shards), 0, share), key, n)
 
 
 def sample(buffer: Buffer, key: Key, n: int) -> Tree:
     """`n` rows drawn uniformly with replacement (leaves `[n, ...]`). The buffer must not be empty."""
-    return take(buffer.data, jax.random.randint(key, (n,), 0, jnp.maximum(buffer.size, 1)))
+    shards = mesh.shards()
+    if shards == 1:
+        return take(buffer.data, jax.random.randint(key, (n,), 0, jnp.maximum(buffer.size, 1)))
+    return mesh.draw_local(buffer.data, (buffer.size + shards - 1 - jnp.arange(shards)) // shards, key, n)
+
+
+def share(*parts: Tree) -> Tree:
+    """What was drawn, as one batch; the devices of a mesh share its rows, and what is computed from them."""
+    return mesh.share(parts)

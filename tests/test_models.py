@@ -342,8 +342,9 @@ def test_fit_reaches_the_noise_floor(fitted: Fitted, linear_data: Dataset) -> No
 
 def test_split_bootstrap_and_input_scale_are_fixed_by_the_key(fitted: Fitted, linear_data: Dataset) -> None:
     first, state = fitted.first, fitted.last
-    rows, holdout = np.asarray(first.rows), np.asarray(first.holdout)
+    rows, holdout = np.asarray(first.rows)[:, :1600], np.asarray(first.holdout)
     assert rows.shape == (3, 1600) and holdout.shape == (400,)
+    assert first.rows.shape[1] % fit.FILL == 0 and not first.rows[:, 1600:].any()
     assert not np.isin(rows, holdout).any()
     for member in rows:
         assert abs(np.unique(member).size / 1600 - (1 - np.exp(-1))) < 0.05  # a bootstrap leaves 1/e of the rows out

@@ -85,8 +85,8 @@ def make(spec: Spec, config: Config) -> Algorithm:
 
         def learn(carry: tuple[Tree, Tree], key: Key) -> tuple[tuple[Tree, Tree], Array]:
             weights, opt = carry
-            rows = jax.random.randint(key, (config.batch,), 0, len(data.episode))
-            value, grads = jax.value_and_grad(loss)(weights, state.stats, buffer.take(data.transitions, rows))
+            batch = buffer.share(buffer.draw(data.transitions, key, config.batch))
+            value, grads = jax.value_and_grad(loss)(weights, state.stats, batch)
             return adam_step(grads, opt, weights, state.hypers.learning_rate), value
 
         keys = jax.random.split(learn_key, updates_per_tick)

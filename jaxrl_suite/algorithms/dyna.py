@@ -127,7 +127,7 @@ def make(
     def dream(state: State, data: Dataset, key: Key) -> buffer.Buffer:
         """Branch `rollouts` rollouts of `horizon` steps from states of the data, and insert them."""
         start_key, rollout_key = jax.random.split(key)
-        rows = buffer.take(data, jax.random.randint(start_key, (config.rollouts,), 0, len(data.episode)))
+        rows = buffer.share(buffer.draw(data, start_key, config.rollouts))
         rollout, valid = imagine.imagine(
             model,
             state.model,
@@ -142,9 +142,8 @@ def make(
 
     def mixed_batch(imagined: buffer.Buffer, data: Dataset, key: Key) -> Transition:
         real_key, imagined_key = jax.random.split(key)
-        rows = jax.random.randint(real_key, (real,), 0, len(data.episode))
-        parts = buffer.take(data.transitions, rows), buffer.sample(imagined, imagined_key, config.batch - real)
-        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *parts)
+        imagined_rows = buffer.sample(imagined, imagined_key, config.batch - real)
+        return buffer.share(buffer.draw(data.transitions, real_key, real), imagined_rows)
 
     def update(state: State, data: Dataset) -> tuple[State, Metrics]:
         key, dream_key, learn_key = jax.random.split(state.key, 3)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -36,16 +38,21 @@ def sha256_of(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror}), expected an HDF5 file") from error
 
 
-def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(known arrays, text attributes); every way in which a file can be broken ends in a UserError."""
+def read(
+    path: Path, only: Sequence[str] = (*REQUIRED, *OPTIONAL), rows: Mapping[str, slice] = MappingProxyType({})
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """(known arrays, text attributes); every way in which a file can be broken ends in a UserError.
+
+    Of the arrays, those in `only`, and of these the `rows` by name; other bytes are not read.
+    """
     if not h5py.is_hdf5(path):
         raise UserError(f"{path}: not an HDF5 file, expected a data set in the D4RL layout")
     try:
         with h5py.File(path, "r", locking=False) as file:
             attributes = {key: _text(file.attrs[key]) for key in file.attrs}
             require(str(path), file.keys())
-            found = {key: _open(file, key, path) for key in (*REQUIRED, *OPTIONAL)}
-            return {key: dset[()] for key, dset in found.items() if dset is not None}, attributes
+            found = {key: _open(file, key, path) for key in only}
+            return {key: dset[rows.get(key, ())] for key, dset in found.items() if dset is not None}, attributes
     except _DAMAGED as error:
         raise UserError(f"{path}: truncated or damaged ({_line(error)}); copy or download it again") from error
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import pandas as pd
 
@@ -53,7 +54,7 @@ def assemble(columns: Columns, sim_state: Any, gamma: float, parity: str | None,
     notes = {"rows_dropped": int((~keep).sum()), "episode_ends_inferred": int(jumps.sum())}
     return Assembled(
         dataset=_dataset(columns, next_obs, mc_return, sim_state, episode_index(ends), keep),
-        returns=_returns(columns.rewards, ends, bool(completed)),
+        returns=episode_returns(columns.rewards, ends, bool(completed)),
         notes={name: count for name, count in notes.items() if count},
     )
 
@@ -76,6 +77,12 @@ def reward_to_go(rewards: np.ndarray, ends: np.ndarray, gamma: float) -> np.ndar
         total[:-step] += gamma**step * np.where(left[:-step] >= step, total[step:], 0.0)
         step *= 2
     return total
+
+
+def cut(dataset: types.Dataset, first: int, last: int, episode: int = 0) -> types.Dataset:
+    """The rows from `first` up to `last`, of which the first episode of `dataset` has the number `episode`."""
+    rows: types.Dataset = jax.tree.map(lambda leaf: leaf[first:last], dataset)
+    return rows._replace(episode=rows.episode + np.int32(episode))
 
 
 def stats(x: np.ndarray) -> types.Stats:
@@ -164,7 +171,7 @@ def _successors(columns: Columns, ends: np.ndarray, where: str) -> tuple[np.ndar
     return rebuilt, everywhere
 
 
-def _returns(rewards: np.ndarray, ends: np.ndarray, completed: bool) -> np.ndarray:
+def episode_returns(rewards: np.ndarray, ends: np.ndarray, completed: bool) -> np.ndarray:
     """[completed episodes] undiscounted returns; an episode cut by the file's end counts only when it is alone."""
     starts = np.append(0, np.flatnonzero(ends)[:-1] + 1)
     returns = np.add.reduceat(rewards.astype(np.float64), starts)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +27,10 @@ import numpy as np
 from jaxrl_suite import types
 from jaxrl_suite.data.columns import END_NEXT, OPTIONAL, REQUIRED, Columns, check, require
 from jaxrl_suite.data.container import read, sha256_of, store
-from jaxrl_suite.data.episodes import assemble
+from jaxrl_suite.data.episodes import assemble, cut, episode_returns
 from jaxrl_suite.errors import UserError, unknown
 
+FLAGS = ("terminals", "timeouts", "rewards")  # numbers per row: what tells episodes and their returns
 NOT_STATED = "not stated"
 SCHEMA = "jaxrl_suite/1"
 FROM_OBSERVATIONS = "from_observations"
@@ -67,14 +68,23 @@ class DatasetInfo(NamedTuple):
     path: str
 
 
+Window = Callable[[int], tuple[int, int]]  # rows in all -> the first row that is wanted, and the one after the last
+
+
 def load_file(
     path: str | Path,
     name: str | None = None,
     parity: str | None = None,
     gamma: float = 0.99,
     expected_sha256: str | None = None,
+    window: Window | None = None,
 ) -> tuple[types.Dataset, DatasetInfo]:
-    """Read a data file. `parity="d4rl"` repeats what d4rl.qlearning_dataset returned, its faults included."""
+    """Read a data file. `parity="d4rl"` repeats what d4rl.qlearning_dataset returned, its faults included.
+
+    With `window` only those rows come back, as they are in the whole, beside the info of the whole. Of our own files
+    the columns of vectors are then read for the episodes that hold these rows alone; of others in full, as it takes
+    all rows to find their episodes.
+    """
     if parity not in (None, "d4rl"):
         raise unknown("parity", parity, ["d4rl"])
     if not 0.0 <= gamma <= 1.0:
@@ -87,7 +97,8 @@ def load_file(
             f"{where}: the file is damaged (sha256 {sha256[:12]}..., expected {expected_sha256[:12]}...); reinstall"
         )
 
-    raw, attributes = read(path)
+    part = _part(path, window) if window is not None and parity is None else None
+    raw, attributes = read(path, rows=part.rows if part else {})
     _check_schema(where, attributes.get("schema", ""))
     columns = check(where, raw)
     env = attributes.get("env") or _guess_env(path)
@@ -95,11 +106,17 @@ def load_file(
     sim_state = _sim_state(columns, env, attributes.get("sim_state") == FROM_OBSERVATIONS, where)
     infer = columns.timeouts is None or not ours
     dataset, returns, notes = assemble(columns, sim_state, gamma, parity, infer, where)
+    rows, episodes = len(dataset.episode), int(dataset.episode[-1]) + 1
+    if part is not None:
+        rows, episodes, returns = part.total, part.episodes, part.returns
+        dataset = cut(dataset, part.first, part.last, part.episode)
+    elif window is not None:
+        dataset = cut(dataset, *window(rows))
     info = DatasetInfo(
         name=name or path.stem,
         env=env,
-        rows=len(dataset.episode),
-        episodes=int(dataset.episode[-1]) + 1,
+        rows=rows,
+        episodes=episodes,
         return_mean=float(returns.mean()),
         return_std=float(returns.std()),
         return_max=float(returns.max()),
@@ -111,6 +128,37 @@ def load_file(
         path=where,
     )
     return dataset, info
+
+
+class _Part(NamedTuple):
+    """The whole episodes around a window of rows, and facts about all of them."""
+
+    rows: dict[str, slice]  # what to read of every column
+    first: int  # the window within these rows
+    last: int
+    episode: int  # the number of the first episode that is read
+    total: int  # rows in the file
+    episodes: int
+    returns: np.ndarray
+
+
+def _part(path: Path, window: Window) -> _Part | None:
+    """What to read for a window; None where the file must be read whole."""
+    flags, attributes = read(path, FLAGS)
+    if not attributes.get("schema", "").startswith("jaxrl_suite/") or "timeouts" not in flags:
+        return None
+    terminals, timeouts, rewards = (np.asarray(flags[key]).reshape(-1) for key in ("terminals", "timeouts", "rewards"))
+    if not len(terminals) == len(timeouts) == len(rewards):
+        return None  # reading it whole says what is wrong
+    ends = (terminals != 0) | (timeouts != 0)
+    completed, ends[-1] = bool(ends[-1]), True
+    first, last = window(len(ends))
+    lasts = np.flatnonzero(ends)
+    head, tail = np.searchsorted(lasts, [first, last - 1])  # the episodes of the first and the last row
+    start, stop = (int(lasts[head - 1]) + 1 if head else 0), int(lasts[tail]) + 1
+    columns = dict.fromkeys((*REQUIRED, *OPTIONAL), slice(start, stop)) | {END_NEXT: slice(int(head), int(tail) + 1)}
+    returns = episode_returns(rewards, ends, completed)
+    return _Part(columns, first - start, last - start, int(head), len(ends), len(lasts), returns)
 
 
 def write(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxrl_suite import types
-from jaxrl_suite.data.hdf5 import NOT_STATED, DatasetInfo, load_file
+from jaxrl_suite.data.hdf5 import NOT_STATED, DatasetInfo, Window, load_file
 from jaxrl_suite.errors import UserError, unknown
 
 FOLDER_VARIABLE = "JAXRL_SUITE_DATA"
@@ -66,15 +66,17 @@ REGISTRY: dict[str, Entry] = dict(
 )
 
 
-def load(name: str, parity: str | None = None, gamma: float = 0.99) -> tuple[types.Dataset, DatasetInfo]:
-    """Load a data set by its name, or by the path of an .hdf5 file."""
+def load(
+    name: str, parity: str | None = None, gamma: float = 0.99, window: Window | None = None
+) -> tuple[types.Dataset, DatasetInfo]:
+    """Load a data set by its name, or by the path of an .hdf5 file. `window` chooses rows of it, see `load_file`."""
     if _is_path(name):
-        return load_file(name, parity=parity, gamma=gamma)
+        return load_file(name, parity=parity, gamma=gamma, window=window)
     if name in REGISTRY:
-        return _load_bundled(REGISTRY[name], parity, gamma)
+        return _load_bundled(REGISTRY[name], parity, gamma, window)
     local = _local()
     if name in local:
-        return load_file(local[name], name, parity, gamma)
+        return load_file(local[name], name, parity, gamma, window=window)
     raise unknown("data set", name, [*REGISTRY, *local], "(the path of an .hdf5 file works too)")
 
 
@@ -94,7 +96,9 @@ def _is_path(name: str) -> bool:
     return Path(name).suffix.lower() in (".hdf5", ".h5") or any(mark in name for mark in separators)
 
 
-def _load_bundled(entry: Entry, parity: str | None, gamma: float) -> tuple[types.Dataset, DatasetInfo]:
+def _load_bundled(
+    entry: Entry, parity: str | None, gamma: float, window: Window | None
+) -> tuple[types.Dataset, DatasetInfo]:
     path = bundled_folder() / entry.file
     if not path.exists():
         raise UserError(
@@ -104,7 +108,7 @@ def _load_bundled(entry: Entry, parity: str | None, gamma: float) -> tuple[types
         raise UserError(
             f"data set {entry.name} has no checksum in SHA256SUMS, so it cannot be trusted; reinstall jaxrl_suite"
         )
-    dataset, info = load_file(path, entry.name, parity, gamma, entry.sha256)
+    dataset, info = load_file(path, entry.name, parity, gamma, entry.sha256, window)
     licence = entry.licence if info.licence == NOT_STATED else info.licence
     source = entry.source if info.source == NOT_STATED else info.source
     return dataset, info._replace(env=info.env or entry.env, licence=licence, source=source)

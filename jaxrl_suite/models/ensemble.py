@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_suite import nets
+from jaxrl_suite import mesh, nets
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import (
     Array,
@@ -169,7 +169,7 @@ def make(spec: Spec, config: EnsembleConfig) -> WorldModel:
         """Prediction `[batch, dim]` of one elite per row, each elite evaluated on its share of the rows only."""
         row, slot = balanced(key, obs.shape[0], config.elites)
         elites = jax.tree.map(lambda leaf: leaf[params.elites], params.weights.members)
-        shares = gaussians(params, elites, obs[row], action[row])
+        shares = gaussians(params, elites, *mesh.spread((obs[row], action[row]), axis=1))
         return Members(*(leaf.reshape(-1, dim)[slot] for leaf in shares))
 
     def pick(params: Params, every: Members, key: Key) -> Members:

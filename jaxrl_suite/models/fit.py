@@ -19,12 +19,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl_suite import buffer
+from jaxrl_suite import buffer, mesh
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import ensemble
 from jaxrl_suite.models.ensemble import EnsembleConfig
 from jaxrl_suite.types import Array, Dataset, Key, Metrics, Params, Phase, Spec, Stats, Transition, Tree, WorldModel
 
+FILL = 256  # bootstraps are filled up, so that they divide over the devices of a mesh
 LEAST_IMPROVEMENT = 0.01  # relative fall of the hold-out error that is worth a new snapshot
 
 
@@ -53,7 +54,7 @@ class State(NamedTuple):
     optimiser: Tree
     best: Tree  # snapshot of weights.members, leaves [members, ...]
     best_mse: Array  # [members] hold-out error of the snapshots
-    rows: Array  # [members, n_train] int32: the bootstrap of every member, fixed
+    rows: Array  # [members, n_train up to a multiple of FILL] int32: the bootstrap of every member, fixed
     holdout: Array  # [n_holdout] int32, fixed
     key: Key
 
@@ -81,18 +82,20 @@ def phase(
     def init(key: Key, hypers: Tree, data: Dataset, previous: Tree) -> State:
         split_key, bootstrap_key, weights_key, key = jax.random.split(key, 4)
         total = data.transitions.reward.shape[0]
-        held = max(1, round(config.holdout * total))
+        held = _held(config, total)
         if held >= total:
             raise UserError(f"the data set has {total} rows, of which the hold-out takes {held}; give more rows")
         order = jax.random.permutation(split_key, total).astype(jnp.int32)
         train, holdout = order[held:], order[: min(held, config.holdout_rows)]
-        params = model.init(weights_key, input_stats(buffer.take(data.transitions, train)))
+        chosen = jnp.zeros(total, bool).at[train].set(True)
+        params = model.init(weights_key, input_stats(data.transitions, chosen))
+        bootstrap = jax.random.choice(bootstrap_key, train, (members, total - held))
         return State(
             params=params,
             optimiser=adam.init(params.weights),
             best=params.weights.members,
             best_mse=mse(params.weights, params, buffer.take(data.transitions, holdout)),
-            rows=jax.random.choice(bootstrap_key, train, (members, total - held)),
+            rows=jnp.pad(bootstrap, ((0, 0), (0, -bootstrap.shape[1] % FILL))),
             holdout=holdout,
             key=key,
         )
@@ -104,12 +107,14 @@ def phase(
     def train(state: State, data: Dataset) -> tuple[State, Array]:
         """`updates_per_tick` gradient steps; also the mean loss, without the decay."""
         key, scan_key = jax.random.split(state.key)
+        total = data.transitions.reward.shape[0]
 
         def descend(carry: tuple[Tree, Tree], key: Key) -> tuple[tuple[Tree, Tree], Array]:
             weights, optimiser = carry
             batch_key, loss_key = jax.random.split(key)
-            position = jax.random.randint(batch_key, (members, config.batch), 0, state.rows.shape[1])
-            batch = buffer.take(data.transitions, jnp.take_along_axis(state.rows, position, axis=1))
+            position = jax.random.randint(batch_key, (members, config.batch), 0, total - _held(config, total))
+            rows = jax.vmap(buffer.take)(state.rows, position)
+            batch = mesh.spread(buffer.take(data.transitions, rows), axis=1)
             grads, loss = jax.grad(objective, has_aux=True)(weights, state.params, batch, loss_key)
             updates, optimiser = adam.update(grads, optimiser, weights)
             return (optax.apply_updates(weights, updates), optimiser), loss
@@ -163,12 +168,21 @@ def result(state: State) -> Params:
     return state.params._replace(weights=state.params.weights._replace(members=state.best))
 
 
-def input_stats(rows: Transition) -> Stats:
-    """Mean and std of [obs, action] `[obs_dim + action_dim]`; inputs that hardly vary are left unscaled."""
-    mean = jnp.concatenate([jnp.mean(x, axis=0) for x in (rows.obs, rows.action)])
-    std = jnp.concatenate([jnp.std(x, axis=0) for x in (rows.obs, rows.action)])
+def input_stats(rows: Transition, chosen: Array | None = None) -> Stats:
+    """Mean and std of [obs, action] `[obs_dim + action_dim]` over the rows, or those `chosen` `[rows]`.
+
+    Inputs that hardly vary are left unscaled.
+    """
+    where = None if chosen is None else chosen[:, None]
+    mean = jnp.concatenate([jnp.mean(x, axis=0, where=where) for x in (rows.obs, rows.action)])
+    std = jnp.concatenate([jnp.std(x, axis=0, where=where) for x in (rows.obs, rows.action)])
     # Rounding gives a constant column a tiny std, in proportion to its value.
     return Stats(mean, jnp.where(std > 1e-6 * (1.0 + jnp.abs(mean)), std, 1.0))
+
+
+def _held(config: FitConfig, total: int) -> int:
+    """Rows of `total` that the hold-out takes."""
+    return max(1, round(config.holdout * total))
 
 
 def _check(config: FitConfig) -> None:

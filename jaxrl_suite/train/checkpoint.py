@@ -5,8 +5,9 @@ shape and dtype of every leaf, the caller's `extra`) and the manifest's own sha2
 another name and renamed when everything is on the disk, so that a kill at any moment leaves the checkpoints before it.
 Orbax alone loads a flipped bit, or a leaf of another dtype, without a word. Nothing is ever unpickled.
 
-One process writes and reads a folder; the arrays must be addressable from it. Weakly typed arrays come back strongly
-typed, as JAX has no public way to make one.
+One run writes and reads a folder. Where it has several processes, all of them call `save` and `load_latest` together,
+on a file system that they share: orbax lets each write its shards, and the leader does the rest. Weakly typed arrays
+come back strongly typed, as JAX has no public way to make one.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.train import files
+from jaxrl_suite.train import files, processes
 from jaxrl_suite.train.identity import digest, file_digest
 from jaxrl_suite.types import Tree
 
@@ -78,21 +79,25 @@ def save(folder: Path, step: int, tree: Tree, extra: dict[str, Any]) -> Path:
         UserError: the folder cannot be written.
     """
     folder = Path(folder)
+    temporary, target = folder / f"{step}.tmp", _free_name(folder, step)
     with files.guarded(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("*.tmp"):
-            shutil.rmtree(leftover)
-        temporary = folder / f"{step}.tmp"
-        temporary.mkdir()
-        _write(temporary, step, tree, extra)
-        target = _free_name(folder, step)
-        os.rename(temporary, target)
-        files.sync_folder(folder)
-        _prune(folder, target)
+        if processes.leads():
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.glob("*.tmp"):
+                shutil.rmtree(leftover)
+            temporary.mkdir()
+        processes.wait("a checkpoint begins")
+        leaves = _write_arrays(temporary, tree)
+        if processes.leads():
+            _write_manifest(temporary, step, leaves, extra)
+            os.rename(temporary, target)
+            files.sync_folder(folder)
+            _prune(folder, target)
+        processes.wait("a checkpoint stands")
     return target
 
 
-def _write(folder: Path, step: int, tree: Tree, extra: dict[str, Any]) -> None:
+def _write_arrays(folder: Path, tree: Tree) -> list[_Leaf]:
     leaves, data = [], {}
     for index, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(tree)):
         record, array = _record(jax.tree_util.keystr(path), leaf)
@@ -102,6 +107,10 @@ def _write(folder: Path, step: int, tree: Tree, extra: dict[str, Any]) -> None:
     if data:
         with _quiet(), _tensorstore_errors(folder.parent):
             ocp.save((folder / ARRAYS).absolute(), data)
+    return leaves
+
+
+def _write_manifest(folder: Path, step: int, leaves: Sequence[_Leaf], extra: dict[str, Any]) -> None:
     manifest = {
         "format": FORMAT,
         "step": step,
@@ -354,7 +363,7 @@ def _abstract(slot: _Slot) -> Any:
     """What orbax is asked for: the sharded array, or one of numpy (which is committed to no device)."""
     shape, dtype = tuple(slot.leaf.stored), jnp.dtype(slot.leaf.stored_dtype)
     sharding = _sharding(slot.want)
-    if slot.leaf.kind == "array" and sharding is not None:
+    if sharding is not None and (slot.leaf.kind == "array" or not sharding.is_fully_addressable):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
     return np.empty(shape, dtype)
 
@@ -368,7 +377,8 @@ def _finish(slot: _Slot, array: Any, as_saved: bool) -> Any:
         array = np.zeros(leaf.stored, jnp.dtype(leaf.stored_dtype))
     sharding = _sharding(want)
     if leaf.kind == "key":
-        key = jax.random.wrap_key_data(jnp.array(array), impl=leaf.more)
+        bits = array if isinstance(array, jax.Array) else jnp.array(array)
+        key = jax.random.wrap_key_data(bits, impl=leaf.more)
         return key if sharding is None else jax.device_put(key, sharding)
     if as_saved or isinstance(want, np.ndarray | np.generic):
         return np.asarray(array)

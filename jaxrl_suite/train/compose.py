@@ -1,4 +1,7 @@
-"""Combinators over phases: a population of seeds, a chunk of ticks. A population is a Phase again."""
+"""Combinators over phases: a population of seeds, a chunk of ticks. A population is a Phase again.
+
+Where there is a mesh, this is also where states and data get their places on it; phases themselves know of none.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_suite import mesh
+from jaxrl_suite.buffer import Buffer
+from jaxrl_suite.errors import UserError
+from jaxrl_suite.mesh import DATA, SEED, Devices
+from jaxrl_suite.models import fit
 from jaxrl_suite.types import Array, Metrics, Phase, Tree
 
 
@@ -52,13 +60,13 @@ def population(phase: Phase) -> Phase:
     on_host = phase.request is not None
 
     def init(key: Tree, hypers: Tree, data: Any, previous: Tree) -> Population:
-        data_axis = 0 if on_host else None
-        members = jax.vmap(phase.init, in_axes=(0, 0, data_axis, 0))(key, hypers, data, previous)
+        init = jax.vmap(phase.init, in_axes=(0, 0, 0 if on_host else None, 0), spmd_axis_name=SEED)
+        members = init(key, hypers, mesh.unpadded(data), previous)
         return Population(jax.tree.map(_strong, members), jnp.zeros(key.shape[0], bool))
 
     def update(state: Population, data: Any) -> tuple[Population, Metrics]:
-        data_axis = 0 if on_host else None
-        members, metrics = jax.vmap(phase.update, in_axes=(0, data_axis))(state.members, data)
+        update = jax.vmap(phase.update, in_axes=(0, 0 if on_host else None), spmd_axis_name=SEED)
+        members, metrics = update(state.members, mesh.unpadded(data))
         if on_host:
             return Population(members, state.diverged | ~_finite(metrics)), metrics
         diverged = state.diverged | ~_finite((members, metrics))
@@ -83,6 +91,45 @@ def population(phase: Phase) -> Phase:
     )
 
 
+def places(state: Tree, devices: Devices | None) -> Tree:
+    """The sharding of every leaf of a population's state (of arrays or of their shapes); None without devices.
+
+    Members lie along `seed`; rows of ring buffers, and a fit's bootstraps where they divide, along `data` too.
+
+    Raises:
+        UserError: the rows of a ring buffer do not divide.
+    """
+    if devices is None:
+        return None
+
+    def lay(node: Any) -> Any:
+        along = jax.tree.map(lambda _: devices.place(SEED), node)
+        if isinstance(node, Buffer):
+            return along._replace(data=jax.tree.map(lambda _: _rows_place(node, devices), node.data))
+        if isinstance(node, fit.State) and node.rows.shape[-1] % devices.shards == 0:
+            return along._replace(rows=devices.place(SEED, None, DATA))
+        return along
+
+    members = jax.tree.map(lay, state.members, is_leaf=lambda node: isinstance(node, Buffer | fit.State))
+    return state._replace(members=members, diverged=devices.place())
+
+
+def _rows_place(buffer: Buffer, devices: Devices) -> Any:
+    capacity = jax.tree.leaves(buffer.data)[0].shape[1]
+    if capacity % devices.shards:
+        raise UserError(
+            f"the {capacity} rows of imagined data do not divide over {DATA}:{devices.shards}; choose --mesh with "
+            "a divisor, or change --rollouts, --horizon or --retain"
+        )
+    return devices.place(SEED, DATA)
+
+
+def begin(phase: Phase, arguments: tuple, devices: Devices | None = None) -> Tree:
+    """A population phase's first state, jitted: no two leaves alias, and so all can be donated."""
+    init = mesh.on(devices, phase.init)
+    return jax.jit(init, out_shardings=places(jax.eval_shape(init, *arguments), devices))(*arguments)
+
+
 class Chunk(NamedTuple):
     """A compiled stretch of ticks."""
 
@@ -90,8 +137,11 @@ class Chunk(NamedTuple):
     traces: list[int]  # one entry per trace of the program: a second one is a recompilation
 
 
-def chunk(phase: Phase) -> Chunk:
-    """`phase.chunk` ticks as one XLA program with a donated state."""
+def chunk(phase: Phase, devices: Devices | None = None, state: Tree = None) -> Chunk:
+    """`phase.chunk` ticks as one XLA program with a donated state.
+
+    With `devices`, the state (like `state`, an example or its shapes) stays where it lies, and metrics are whole.
+    """
     traces: list[int] = []
 
     def run(state: Tree, data: Any) -> tuple[Tree, Metrics]:
@@ -99,4 +149,5 @@ def chunk(phase: Phase) -> Chunk:
         state, metrics = jax.lax.scan(lambda s, _: phase.update(s, data), state, None, length=phase.chunk)
         return state, jax.tree.map(lambda m: jnp.mean(m, axis=0), metrics)
 
-    return Chunk(jax.jit(run, donate_argnums=0), traces)
+    out = (places(state, devices), devices.place()) if devices is not None else None
+    return Chunk(jax.jit(mesh.on(devices, run), donate_argnums=0, out_shardings=out), traces)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 
 from jaxrl_suite.envs import registry
 from jaxrl_suite.envs.pool import Pool
@@ -46,19 +48,23 @@ def _add(tally: _Tally, reward: np.ndarray, ended: np.ndarray, weight: np.ndarra
 Evaluator = Callable[[Tree, Sequence[int], int], Episodes]
 
 
-def make_evaluator(spec: Spec, algorithm: Algorithm, gamma: float | Sequence[float], episodes: int) -> Evaluator:
+def make_evaluator(
+    spec: Spec, algorithm: Algorithm, gamma: float | Sequence[float], episodes: int, whole: Sharding | None = None
+) -> Evaluator:
     """A function (members' states, their seeds, evaluation index) -> Episodes, compiled once for all evaluations.
 
     An episode's start depends on (seed, evaluation index, episode) alone, not on the rest of the population. `gamma` is
-    one for all members, or one for each.
+    one for all members, or one for each. `whole` is the sharding of what every process reads, where the states lie on
+    a mesh.
     """
+    jit = functools.partial(jax.jit, out_shardings=whole)
 
-    @jax.jit
+    @jit
     def act(states: Tree, carry: Tree, obs: Array, keys: Key) -> tuple[Array, Tree]:
         action, carry = jax.vmap(algorithm.act)(states, carry, obs, keys)
         return jnp.nan_to_num(action), carry
 
-    @jax.jit
+    @jit
     def value(states: Tree, obs: Array, action: Array) -> Array:
         if algorithm.q_value is None:
             return jnp.full(obs.shape[:-1], jnp.nan)
@@ -66,7 +72,7 @@ def make_evaluator(spec: Spec, algorithm: Algorithm, gamma: float | Sequence[flo
 
     gammas = np.asarray(gamma, float).reshape(-1, 1)
     if registry.is_pure(spec.name):
-        return _pure_evaluator(registry.make(spec.name), act, value, gammas, episodes)
+        return _pure_evaluator(registry.make(spec.name), act, value, gammas, episodes, jit)
     return _pool_evaluator(spec, act, value, gammas, episodes)
 
 
@@ -96,10 +102,12 @@ def _pool_evaluator(spec: Spec, act: Callable, value: Callable, gammas: np.ndarr
     return evaluate
 
 
-def _pure_evaluator(env: Env, act: Callable, value: Callable, gammas: np.ndarray, episodes: int) -> Evaluator:
-    reset = jax.jit(jax.vmap(jax.vmap(env.reset)))
+def _pure_evaluator(
+    env: Env, act: Callable, value: Callable, gammas: np.ndarray, episodes: int, jit: Callable
+) -> Evaluator:
+    reset = jit(jax.vmap(jax.vmap(env.reset)))
 
-    @jax.jit
+    @jit
     def rollout(states: Tree, env_state: Tree, obs: Array, keys: Key) -> tuple[Array, Array]:
         def step(carry: tuple, key: Key) -> tuple[tuple, tuple[Array, Array]]:
             env_state, obs, running, policy = carry

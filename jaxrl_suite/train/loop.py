@@ -19,10 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_suite import mesh
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.train import checkpoint, identity, members
-from jaxrl_suite.train.compose import Chunk, Population, chunk, population
+from jaxrl_suite.mesh import SEED, Devices
+from jaxrl_suite.train import checkpoint, identity, members, processes
+from jaxrl_suite.train.compose import Chunk, Population, begin, chunk, population
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
 from jaxrl_suite.train.host import Host
@@ -64,12 +66,30 @@ class Job:
     cache: Path | None = None  # folder of fitted world models
     cache_key: str = ""  # data and everything else that a cached phase depends on
     model: Path | None = None  # an entry of such a folder, to be used instead of fitting
+    devices: Devices | None = None  # the mesh; None for the default device
     sinks: tuple[str, ...] = ()  # names of train.sinks; no influence on the result
 
     @property
     def members(self) -> tuple[Member, ...]:
         """The population, in the order of its rows."""
         return members.of(self.seeds, self.variants or (Variant(self.algorithm.hypers),))
+
+
+class NoLog:
+    """The logs of the processes that do not lead a run: they write nothing."""
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def offset(self) -> int:
+        """Nothing has been written."""
+        return 0
+
+    def truncate(self, offset: int) -> None:
+        """Nothing."""
 
 
 class Outcome(NamedTuple):
@@ -86,8 +106,8 @@ class Outcome(NamedTuple):
 class _Books:
     """The open files of a run."""
 
-    metrics: Log
-    evals: Log
+    metrics: Log | NoLog
+    evals: Log | NoLog
     sinks: Sinks
     seconds_before: float = 0.0
     started: float = field(default_factory=time.monotonic)
@@ -129,10 +149,28 @@ def config_hash(config: Mapping[str, Any], members: Sequence[Member]) -> str:
 
 def run(job: Job, directory: RunDir, display: Display) -> Outcome:
     """Train `job` to its end, or until a signal asks to stop, in its run directory."""
-    metrics, evals = Log.jsonl(directory.path / "metrics.jsonl"), Log.csv(directory.path / "eval.csv", EVAL_COLUMNS)
+    check(job)
+    metrics, evals = _logs(directory.path) if processes.leads() else (NoLog(), NoLog())
     with Interrupts() as interrupts, _host(job) as host, Sinks(job.sinks, directory.path, display.note) as sinks:
         books = _Books(metrics, evals, sinks)
         return _Run(job, directory, display, books, interrupts, host).all_phases()
+
+
+def _logs(path: Path) -> tuple[Log, Log]:
+    return Log.jsonl(path / "metrics.jsonl"), Log.csv(path / "eval.csv", EVAL_COLUMNS)
+
+
+def check(job: Job) -> None:
+    """Refuse what does not divide over the devices before anything is trained, not when its phase comes.
+
+    Raises:
+        UserError: rows that are drawn, or those of a ring buffer, do not divide.
+    """
+    if job.devices is None or job.devices.shards == 1:
+        return
+    for index, phase in enumerate(map(population, job.algorithm.phases)):
+        state = members.template(job.algorithm, job.members, job.data, index, job.devices)
+        jax.eval_shape(mesh.on(job.devices, phase.update), state, job.data)
 
 
 @contextlib.contextmanager
@@ -159,7 +197,8 @@ class _Run:
         self.programs: dict[str, tuple[Any, Any]] = {}
         self.members = job.members
         gammas = [member.variant.gamma for member in self.members]
-        self.evaluator: Evaluator = make_evaluator(job.spec, job.algorithm, gammas, job.episodes)
+        whole = job.devices.place() if job.devices else None
+        self.evaluator: Evaluator = make_evaluator(job.spec, job.algorithm, gammas, job.episodes, whole)
         self.config_hash = config_hash(job.config, self.members)
 
     # --- Phases ---
@@ -171,24 +210,24 @@ class _Run:
         diverged = np.zeros(len(self.members), bool)
         for index, phase in enumerate(phases[first:], start=first):
             if state is None and (cached := self._cached(phase, index, result)) is not None:
-                result = members.share(cached, members.of_phase(phase, self.members), self.members)
+                result = self._share(cached, members.of_phase(phase, self.members))
                 continue
             if state is None:
-                state, ticks = jax.jit(phase.init)(*self._arguments(index, result)), 0
+                state, ticks = begin(phase, self._arguments(index, result), self.job.devices), 0
             state = self._one_phase(index, phase, state, ticks)
             if state is None:
                 return Outcome(False, None, diverged, self.books.seconds(), self.traces)
             mine = members.of_phase(phase, self.members)
-            diverged = diverged | np.asarray(members.share(state.diverged, mine, self.members))
-            result = jax.jit(phase.result)(state)
+            diverged = diverged | members.share(np.asarray(state.diverged), mine, self.members)
+            result = jax.jit(phase.result, out_shardings=self._by_seed())(state)
             self._store(phase, result)
-            result = members.share(result, mine, self.members)
+            result = self._share(result, mine)
             state = None
         return Outcome(True, result, diverged, self.books.seconds(), self.traces)
 
     def _one_phase(self, index: int, phase: Phase, state: Population, ticks: int) -> Population | None:
         """Run a phase from `ticks` on; None when interrupted (the state is saved)."""
-        program = chunk(phase)
+        program = chunk(phase, self.job.devices, state)
         self.display.phase(phase.name, phase.ticks * phase.updates_per_tick, ticks * phase.updates_per_tick)
         saved = time.monotonic()
         while ticks < phase.ticks:
@@ -199,11 +238,15 @@ class _Run:
             if every and (ticks % every == 0 or ticks == phase.ticks):
                 self._evaluate(state, ticks * phase.updates_per_tick, ticks // phase.chunk)
             done = ticks == phase.ticks
-            if done or self.interrupts.requested or time.monotonic() - saved > self.job.checkpoint_seconds:
+            # Clocks and signals differ between processes; what they do about them must not.
+            stop, due = processes.agree(
+                self.interrupts.requested, time.monotonic() - saved > self.job.checkpoint_seconds
+            )
+            if done or stop or due:
                 extra = self.books.extra(phase=index, ticks=ticks)
                 checkpoint.save(self._folder(index, phase), ticks, state, {**extra, "config_hash": self.config_hash})
                 saved = time.monotonic()
-            if self.interrupts.requested and not (done and index == len(self.job.algorithm.phases) - 1):
+            if stop and not (done and index == len(self.job.algorithm.phases) - 1):
                 return None
         self.traces[phase.name] = len(program.traces)
         self.display.phase_done()
@@ -243,7 +286,17 @@ class _Run:
 
     def _template(self, index: int) -> Population:
         data = self.job.data if self.host is None else jnp.asarray(self.host.first_obs)
-        return members.template(self.job.algorithm, self.members, data, index)
+        return members.template(self.job.algorithm, self.members, data, index, self.job.devices)
+
+    def _by_seed(self) -> Any:
+        """Where a phase's result lies: the members along `seed`."""
+        return self.job.devices.place(SEED) if self.job.devices else None
+
+    def _share(self, result: Tree, mine: Sequence[Member]) -> Tree:
+        """What was made for the members of a phase, for all members."""
+        if len(mine) == len(self.members):
+            return result
+        return jax.jit(lambda tree: members.share(tree, mine, self.members), out_shardings=self._by_seed())(result)
 
     # --- Records ---
     def _log_metrics(self, phase: Phase, ticks: int, metrics: Metrics, diverged: Any) -> None:
@@ -292,7 +345,7 @@ class _Run:
         self.host.replay(np.asarray(log)[:, : int(count)])
 
     def _cache_key(self, phase: Phase) -> str:
-        devices = [device.device_kind for device in jax.devices()]
+        devices = self.job.devices.kinds() if self.job.devices else [jax.devices()[0].device_kind]
         source = identity.code_version(*MODEL_SOURCES)
         return identity.digest(phase.cache, self.job.cache_key, list(self.job.seeds), devices, source)
 
@@ -302,6 +355,8 @@ class _Run:
             return None
         state = jax.eval_shape(phase.init, *self._arguments(index, previous))
         shapes = jax.eval_shape(phase.result, state)
+        sharding = self._by_seed()
+        shapes = members.placed(shapes, sharding and jax.tree.map(lambda _: sharding, shapes))
         if self.job.model is not None:
             result = checkpoint.cached(self.job.model.parent, self.job.model.name, shapes, self.display.note)
             if result is None:

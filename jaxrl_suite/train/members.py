@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_suite.train.compose import Population, population
+from jaxrl_suite.mesh import Devices
+from jaxrl_suite.train.compose import Population, places, population
 from jaxrl_suite.types import Algorithm, Phase, Tree
 
 
@@ -54,8 +55,11 @@ def arguments(members: Sequence[Member], data: Any, index: int, previous: Tree) 
     return keys, hypers, data, previous
 
 
-def template(algorithm: Algorithm, members: Sequence[Member], data: Any, last: int) -> Population:
-    """Shapes of the state of phase `last`, found through the results of those before it. Computes nothing."""
+def template(
+    algorithm: Algorithm, members: Sequence[Member], data: Any, last: int, devices: Devices | None = None
+) -> Population:
+    """Shapes of the state of phase `last`, found through the results of those before it, with their places on
+    `devices`. Computes nothing."""
     previous: Tree = None
     for index in range(last + 1):
         phase = population(algorithm.phases[index])
@@ -63,4 +67,12 @@ def template(algorithm: Algorithm, members: Sequence[Member], data: Any, last: i
         state = jax.eval_shape(phase.init, *arguments(mine, data, index, previous))
         result = jax.eval_shape(phase.result, state)
         previous = jax.eval_shape(lambda tree, mine=mine: share(tree, mine, members), result)
-    return state
+    return placed(state, places(state, devices))
+
+
+def placed(shapes: Tree, shardings: Tree) -> Tree:
+    """Shapes with their shardings, if there are any."""
+    if shardings is None:
+        return shapes
+    place = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
+    return jax.tree.map(place, shapes, shardings)

@@ -32,10 +32,10 @@ FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan|", re.IGNOR
 class RunDir:
     """A run's folder, held by this process until `close`."""
 
-    def __init__(self, path: Path, state: str, descriptor: int) -> None:
+    def __init__(self, path: Path, state: str, descriptor: int | None) -> None:
         self.path = path
         self.state = state  # "new", "resumable" or "finished"
-        self._descriptor: int | None = descriptor
+        self._descriptor = descriptor  # None: held by another process of the same run
 
     def __enter__(self) -> RunDir:
         return self
