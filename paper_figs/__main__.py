@@ -9,9 +9,9 @@ import matplotlib as mpl
 
 from experiments import options
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
-from paper_figs import offline_mbrl, style
+from paper_figs import offline_mbrl, style, throughput
 
-FIGURES = {"offline_mbrl": offline_mbrl}
+FIGURES = {"offline_mbrl": offline_mbrl, "throughput": throughput}
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,12 @@ def main() -> int:
     chosen = options.parse(Options, options.arguments(), Options(), "python -m paper_figs", __doc__ or "")
     if chosen.only and chosen.only not in FIGURES:
         raise unknown("figure", chosen.only, FIGURES)
-    for name in [chosen.only] if chosen.only else FIGURES:
-        if not (chosen.results / name / "summary.csv").exists():
-            raise UserError(f"{chosen.results / name} has no rows; run python -m experiments.reproduce --publish")
+    published = [name for name in FIGURES if (chosen.results / name / "summary.csv").exists()]
+    names = [chosen.only] if chosen.only else published
+    if not names or not set(names) <= set(published):
+        missing = chosen.results / (chosen.only or "*")
+        raise UserError(f"{missing} has no rows; run python -m experiments.reproduce --publish")
+    for name in names:
         with mpl.rc_context(style.RC):
             drawn = FIGURES[name].draw(chosen.results)
         for stem, figure in drawn.items():

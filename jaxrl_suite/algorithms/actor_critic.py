@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl_suite import distributions, nets
+from jaxrl_suite import distributions
+from jaxrl_suite.algorithms import networks
 from jaxrl_suite.types import Array, Key, Metrics, Spec, Transition, Tree
 from jaxrl_suite.values import ensemble, heads
 
@@ -76,23 +77,6 @@ class ActorCritic(NamedTuple):
 ADAM = optax.scale_by_adam()
 
 
-def networks(spec: Spec, config: ActorCriticConfig, size: int) -> tuple[nets.Network, nets.Network]:
-    """The Gaussian policy and the N critics, initialised as in RAVL's code (fan-out bounds in the critics)."""
-    narrow, wide, bias = nets.symmetric_uniform(1e-3), nets.symmetric_uniform(3e-3), nets.constant(0.1)
-    dims = {"mean": spec.action_dim, "log_std": spec.action_dim}
-    actor = nets.mlp(spec.obs_dim, config.hidden, dims, bias_init=bias, head_init=narrow, head_bias_init=narrow)
-    critic = nets.mlp(
-        spec.obs_dim + spec.action_dim,
-        config.hidden,
-        {"value": size},
-        kernel_init=nets.fan_out_uniform(),
-        bias_init=bias,
-        head_init=wide,
-        head_bias_init=wide,
-    )
-    return actor, nets.ensemble(critic, config.critics)
-
-
 def adam_step(grads: Tree, opt: Tree, params: Tree, lr: Array) -> tuple[Tree, Tree]:
     """One Adam step of a traced size `lr` -> (params, optimiser state)."""
     direction, opt = ADAM.update(grads, opt)
@@ -102,25 +86,17 @@ def adam_step(grads: Tree, opt: Tree, params: Tree, lr: Array) -> tuple[Tree, Tr
 def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> ActorCritic:
     """An actor-critic for `spec`. `diverse` adds `hypers.diversity` times EDAC's term to the critics' loss."""
     head = heads.make(config.head)
-    actor, critic = networks(spec, config, head.size)
+    actor = networks.actor(spec, config.hidden)
+    critics = networks.critics(spec, config.hidden, config.critics, head, scalar=config.head == "mse")
     schedule = optax.cosine_decay_schedule(1.0, config.anneal) if config.anneal else lambda count: 1.0
 
     def pi(weights: Tree, obs: Array) -> distributions.TanhNormal:
         out = actor.apply(weights, obs)
         return distributions.tanh_normal(out["mean"], out["log_std"])
 
-    def logits(weights: Tree, obs: Array, action: Array) -> Array:
-        """`[critics, batch, size]` of `action` `[batch, action_dim]` or, apart, `[critics, batch, action_dim]`."""
-        lead = (config.critics, *obs.shape[:-1])
-        obs, action = (jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in (obs, action))
-        return critic.apply(weights, jnp.concatenate([obs, action], axis=-1))["value"]
-
-    def q_values(weights: Tree, support: Tree, obs: Array, action: Array) -> Array:
-        return head.decode(logits(weights, obs, action), support)
-
     def init(key: Key, hypers: Hypers, returns: Any) -> State:
         actor_key, critic_key = jax.random.split(key)
-        actor_weights, critic_weights = actor.init(actor_key), critic.init(critic_key)
+        actor_weights, critic_weights = actor.init(actor_key), critics.init(critic_key)
         log_alpha = jnp.zeros(())
         return State(
             actor=actor_weights,
@@ -141,7 +117,7 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
     def actor_loss(weights: Tree, state: State, obs: Array, key: Key) -> tuple[Array, Metrics]:
         """SAC equation 7 with the least of all N critics."""
         action, log_prob = distributions.sample_and_log_prob(pi(weights, obs), key)
-        values = q_values(state.critic, state.support, obs, action)
+        values = critics.values(state.critic, state.support, obs, action)
         loss = jnp.mean(jnp.exp(state.log_alpha) * log_prob - jnp.min(values, axis=0))
         disagreement = jnp.mean(jnp.mean(values, axis=0) - jnp.min(values, axis=0))
         return loss, {"entropy": -jnp.mean(log_prob), "q_mean": jnp.mean(values), "q_disagreement": disagreement}
@@ -149,18 +125,21 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
     def target(state: State, batch: Transition, key: Key) -> Any:
         """SAC equation 3: y = r + gamma d (min_j Q_j(s', a') - alpha log pi(a' | s')), the same for every critic."""
         action, log_prob = distributions.sample_and_log_prob(pi(state.actor, batch.next_obs), key)
-        next_logits = logits(state.target_critic, batch.next_obs, action)
+        next_logits = critics.logits(state.target_critic, batch.next_obs, action)
         worst = ensemble.pessimistic(head, next_logits, state.support)
         shift = -jnp.exp(state.log_alpha) * log_prob
         return head.target(batch.reward, state.hypers.gamma * batch.discount, worst, shift, state.support)
 
     def critic_loss(weights: Tree, state: State, batch: Transition, goal: Any) -> tuple[Array, Metrics]:
         """Sum over critics of the mean loss, plus eta times EDAC's diversity term."""
-        bellman = jnp.sum(jnp.mean(head.loss(logits(weights, batch.obs, batch.action), goal, state.support), axis=-1))
+        if diverse:
+            logits, gradients = critics.with_gradients(weights, state.support, batch.obs, batch.action)
+        else:
+            logits = critics.logits(weights, batch.obs, batch.action)
+        bellman = jnp.sum(jnp.mean(head.loss(logits, goal, state.support), axis=-1))
         if not diverse:
             return bellman, {"bellman": bellman / config.critics}
-        values = lambda action: q_values(weights, state.support, batch.obs, action)  # noqa: E731
-        similarity = ensemble.diversity(ensemble.action_gradients(values, batch.action, config.critics))
+        similarity = ensemble.diversity(gradients)
         loss = bellman + state.hypers.diversity * similarity
         return loss, {"bellman": bellman / config.critics, "similarity": similarity}
 
@@ -196,5 +175,5 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
         update=update,
         policy=policy,
         act=act,
-        q_values=lambda state, obs, action: q_values(state.critic, state.support, obs, action),
+        q_values=lambda state, obs, action: critics.values(state.critic, state.support, obs, action),
     )
