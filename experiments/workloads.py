@@ -93,9 +93,10 @@ def update_flops(config: ActorCriticConfig, diverse: bool) -> Flops:
     return flops.update(actor_shape(config), critic, config.critics, config.batch, diverse)
 
 
-def settings(preset: str, precision: str, **changes: Any) -> ravl.Config:
+def settings(preset: str, precision: Any, **changes: Any) -> ravl.Config:
     """RAVL's settings of a preset, with fields changed."""
-    return dataclasses.replace(ravl.PRESETS[preset], **changes)
+    config = dataclasses.replace(ravl.PRESETS[preset], precision=precision, **changes)
+    return dataclasses.replace(config, dynamics=dataclasses.replace(config.dynamics, precision=precision))
 
 
 # --- Work ---

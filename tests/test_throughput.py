@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import flops, measure, throughput, timing, workloads
+from experiments import flops, measure, report, throughput, timing, workloads
 from experiments.workloads import Row
 from jaxrl_suite.errors import UserError
 
@@ -115,6 +115,9 @@ def test_a_run_writes_rows_and_figure_and_keeps_them(monkeypatch, capsys, tmp_pa
     )
     assert 0 < timed["fraction"] < 1.5 and timed["compile_seconds"] > 0
     assert (tmp_path / "throughput" / "roofline.png").exists()
+    page = tmp_path / "index.html"
+    report.write(tmp_path, page)  # measurements have no seeds, and a page all the same
+    assert "quick-rollouts" in page.read_text() and "measurements, not runs with seeds" in page.read_text()
     before = (tmp_path / "throughput" / "summary.csv").read_bytes()
     code, out, _ = run(monkeypatch, capsys, *words)
     assert code == 0 and out.count("measured before") == 3

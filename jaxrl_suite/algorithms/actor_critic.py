@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from jaxrl_suite import distributions
+from jaxrl_suite import distributions, nets
 from jaxrl_suite.algorithms import networks
 from jaxrl_suite.types import Array, Key, Metrics, Spec, Transition, Tree
 from jaxrl_suite.values import ensemble, heads
@@ -34,6 +34,8 @@ class ActorCriticConfig:
     """Transitions per gradient update."""
     head: str = "mse"
     """Value head of the critics."""
+    precision: nets.Precision = "float32"
+    """Matrix products of actor and critics."""
     anneal: int = 0
     """Updates over which the actor's step size falls to zero along a cosine; 0 for a constant one."""
 
@@ -86,8 +88,8 @@ def adam_step(grads: Tree, opt: Tree, params: Tree, lr: Array) -> tuple[Tree, Tr
 def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> ActorCritic:
     """An actor-critic for `spec`. `diverse` adds `hypers.diversity` times EDAC's term to the critics' loss."""
     head = heads.make(config.head)
-    actor = networks.actor(spec, config.hidden)
-    critics = networks.critics(spec, config.hidden, config.critics, head, scalar=config.head == "mse")
+    actor = networks.actor(spec, config.hidden, config.precision)
+    critics = networks.critics(spec, config.hidden, config.critics, head, config.precision, scalar=config.head == "mse")
     schedule = optax.cosine_decay_schedule(1.0, config.anneal) if config.anneal else lambda count: 1.0
 
     def pi(weights: Tree, obs: Array) -> distributions.TanhNormal:

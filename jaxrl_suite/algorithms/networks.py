@@ -24,13 +24,17 @@ class Critics(NamedTuple):
     with_gradients: Callable[[Tree, Tree, Array, Array], tuple[Array, Array]]
 
 
-def actor(spec: Spec, hidden: tuple[int, ...]) -> nets.Network:
+def actor(spec: Spec, hidden: tuple[int, ...], precision: nets.Precision) -> nets.Network:
     """The policy: mean and log-std of the action before the tanh."""
     narrow, dims = nets.symmetric_uniform(1e-3), {"mean": spec.action_dim, "log_std": spec.action_dim}
-    return nets.mlp(spec.obs_dim, hidden, dims, bias_init=BIAS, head_init=narrow, head_bias_init=narrow)
+    return nets.mlp(
+        spec.obs_dim, hidden, dims, bias_init=BIAS, head_init=narrow, head_bias_init=narrow, precision=precision
+    )
 
 
-def critics(spec: Spec, hidden: tuple[int, ...], number: int, head: ValueHead, *, scalar: bool) -> Critics:
+def critics(
+    spec: Spec, hidden: tuple[int, ...], number: int, head: ValueHead, precision: nets.Precision, *, scalar: bool
+) -> Critics:
     """`number` critics with bounds from the fan-out. `scalar`: a logit is the value itself, so passes can be shared."""
     wide = nets.symmetric_uniform(3e-3)
     network = nets.mlp(
@@ -41,6 +45,7 @@ def critics(spec: Spec, hidden: tuple[int, ...], number: int, head: ValueHead, *
         bias_init=BIAS,
         head_init=wide,
         head_bias_init=wide,
+        precision=precision,
     )
     every = nets.ensemble(network, number)
 
@@ -57,7 +62,7 @@ def critics(spec: Spec, hidden: tuple[int, ...], number: int, head: ValueHead, *
 
     def with_gradients(weights: Tree, support: Tree, obs: Array, action: Array) -> tuple[Array, Array]:
         if scalar:
-            value, by_input = slopes.values_and_slopes(weights, inputs(obs, action))
+            value, by_input = slopes.values_and_slopes(weights, inputs(obs, action), precision)
             return value[..., None], by_input[..., spec.obs_dim :]
         value_of = lambda action: values(weights, support, obs, action)  # noqa: E731
         return logits(weights, obs, action), ensemble.action_gradients(value_of, action, number)

@@ -53,6 +53,8 @@ class EnsembleConfig:
     """Initial lower bound of the log-variance."""
     bound_weight: float = 0.01
     """Weight of the term that pulls the two bounds together."""
+    precision: nets.Precision = "float32"
+    """Matrix products of the ensemble: float32, or bfloat16 factors with float32 parameters and sums."""
 
 
 class Weights(NamedTuple):
@@ -205,6 +207,7 @@ def _network(spec: Spec, config: EnsembleConfig) -> nets.Network:
         heads={"mean": dim, "log_var": dim},
         activation=jax.nn.silu,
         kernel_init=nets.half_truncated_normal(),
+        precision=config.precision,
     )
     return nets.ensemble(member, config.members)
 
