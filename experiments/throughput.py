@@ -37,7 +37,18 @@ EXPERIMENT = "throughput"
 ROOT = Path(__file__).resolve().parent.parent
 PRECISIONS = ("float32", "bfloat16")
 SOURCES = ("algorithms", "models", "values", "envs", "train", "nets.py", "buffer.py", "distributions.py", "mesh.py")
-COLUMNS = ("run_id", "group", "name", "size", "precision", "devices", *measure.COLUMNS, "git_commit", "host")
+COLUMNS = (
+    "schema_version",
+    "run_id",
+    "group",
+    "name",
+    "size",
+    "precision",
+    "devices",
+    *measure.COLUMNS,
+    "git_commit",
+    "host",
+)
 
 
 @dataclass(frozen=True)
@@ -174,8 +185,9 @@ def main() -> int:
         console.print(f"{number}/{len(rows)} {row.name} ...", end=" ")
         values = measured(row, settings)
         console.print(*line("", values)[1:2], f"of peak {values['fraction']:.2f}" if values["gflop"] else "")
-        labels = {"run_id": ids[row], "group": row.group, "name": row.name, "size": row.size, "devices": row.devices}
-        rundir.upsert_rows(summary, [{**labels, "precision": chosen.precision, **values, **facts}], COLUMNS)
+        labels = {"run_id": ids[row], "schema_version": rundir.SCHEMA_VERSION, "precision": chosen.precision}
+        labels |= {name: getattr(row, name) for name in ("group", "name", "size", "devices")}
+        rundir.upsert_rows(summary, [{**labels, **values, **facts}], COLUMNS)
     show([values for values in rundir.read_rows(summary) if values["run_id"] in ids.values()], console)
     # A process of its own: figures import experiments, so experiments cannot import figures.
     drawn = [sys.executable, "-m", "paper_figs", f"--only={EXPERIMENT}", f"--results={folder.parent}"]
