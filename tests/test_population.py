@@ -15,10 +15,12 @@ from jaxrl_suite.train.loop import arguments
 
 ENV = registry.make("pendulum")
 # EDAC's term divides by the length of an action gradient, which is next to nothing at first, and so makes rounding grow
-# fast, in float64 too: at the published step sizes from 1e-16 to 1e-5 within a hundred updates. So what is learnt is
-# compared to four decimals with the term, and to rounding, the optimisers' moments too, without it.
+# fast, in float64 too: at the published step sizes from 1e-16 to 1e-10 within 75 updates and to 1e-3 within a
+# hundred. So what is learnt is compared to four decimals with the term, and to rounding, the optimisers' moments too, without it.
 CONFIG = dataclasses.replace(ravl.PRESETS["smoke"], updates=100, period=100, diversity=0.0)
-DIVERSE = dataclasses.replace(CONFIG, diversity=1.0, tau=0.005, actor_lr=3e-4, critic_lr=3e-4, alpha_lr=3e-4)
+DIVERSE = dataclasses.replace(
+    CONFIG, updates=75, period=75, diversity=1.0, tau=0.005, actor_lr=3e-4, critic_lr=3e-4, alpha_lr=3e-4
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def solo(algorithm, data, models):
     return agent_after_a_tick(algorithm, data, (2,), jax.tree.map(lambda leaf: leaf[2:3], models))
 
 
-def test_a_row_equals_the_solo_run_for_the_first_hundred_updates(four, solo):
+def test_a_row_equals_the_solo_run_for_the_first_75_updates(four, solo):
     row = jax.tree.map(lambda leaf: leaf[2], four[0].members.agent)
     alone = jax.tree.map(lambda leaf: leaf[0], solo[0].members.agent)
     for a, b in zip(jax.tree.leaves(row), jax.tree.leaves(alone), strict=True):
@@ -78,7 +80,7 @@ def test_a_row_equals_the_solo_run_for_the_first_hundred_updates(four, solo):
         np.testing.assert_allclose(four[1][name][2], value[0], rtol=1e-5, err_msg=name)
 
 
-def test_with_diversity_a_row_equals_the_solo_run_for_the_first_hundred_updates(data, models):
+def test_with_diversity_a_row_equals_the_solo_run_for_the_first_75_updates(data, models):
     algorithm = ravl.make(ENV.spec, DIVERSE)
     four, metrics, _ = agent_after_a_tick(algorithm, data, SEEDS, models)
     solo, alone, _ = agent_after_a_tick(algorithm, data, (2,), jax.tree.map(lambda leaf: leaf[2:3], models))
