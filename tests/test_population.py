@@ -16,7 +16,7 @@ from jaxrl_suite.train.loop import arguments
 ENV = registry.make("pendulum")
 # EDAC's term divides by the length of an action gradient, which is next to nothing at first, and so makes rounding grow
 # fast, in float64 too: at the published step sizes from 1e-16 to 1e-10 within 75 updates and to 1e-3 within a
-# hundred. So what is learnt is compared to four decimals with the term, and to rounding, the optimisers' moments too, without it.
+# hundred. So what is learnt is compared to four decimals with the term, and to rounding without it, moments too.
 CONFIG = dataclasses.replace(ravl.PRESETS["smoke"], updates=100, period=100, diversity=0.0)
 DIVERSE = dataclasses.replace(
     CONFIG, updates=75, period=75, diversity=1.0, tau=0.005, actor_lr=3e-4, critic_lr=3e-4, alpha_lr=3e-4
