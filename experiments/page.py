@@ -160,14 +160,21 @@ def _experiment(place: str, experiment: Experiment) -> str:
     name = escape(experiment.name)
     columns = list(dict.fromkeys(column for row in experiment.rows for column in row))
     rows = [[_cell(row.get(column, math.nan)) for column in columns] for row in experiment.rows]
+    each = "one per seed" if _has_seeds(experiment) else "one per measurement"
     return (
         f'<h2 id="{place}">{name}</h2>\n<h3>Aggregate over seeds</h3>\n{_aggregate(place, experiment)}\n'
-        f"<h3>Rows</h3>\n{_table(f'{place}-rows', f'Rows of {name}, one per seed', columns, rows)}"
+        f"<h3>Rows</h3>\n{_table(f'{place}-rows', f'Rows of {name}, {each}', columns, rows)}"
     )
+
+
+def _has_seeds(experiment: Experiment) -> bool:
+    return all("seed" in row for row in experiment.rows)
 
 
 def _aggregate(place: str, experiment: Experiment) -> str:
     """Mean, 95% t-interval and n of every metric; or why these rows have no mean."""
+    if experiment.rows and not _has_seeds(experiment):
+        return _soft("No aggregate: these rows are measurements, not runs with seeds.")
     try:
         found = {metric: comparison.compare(experiment.rows, metric) for metric in comparison.METRICS}
     except UserError as reason:
@@ -222,7 +229,7 @@ def _provenance(experiments: Sequence[Experiment], runs: Sequence[Run]) -> list[
     entries, known = [], set()
     for experiment in experiments:
         groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-        for row in experiment.rows:
+        for row in experiment.rows if _has_seeds(experiment) else ():
             groups.setdefault((str(row["group_id"]), comparison.settings_of(row)), []).append(row)
         for (group, _), rows in groups.items():
             ids = {str(row["run_id"]) for row in rows}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import checks, claims, curves, options, page, tables
+from experiments import checks, claims, curves, options, page, tables, throughput
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import comparison
 from jaxrl_suite.report.claims import INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED
@@ -61,6 +61,9 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     """The summary rows of an experiment, checked and in a fixed order."""
     rows, path = tables.published(folder), folder / tables.SUMMARY
     checks.whole(path)
+    if folder.name == throughput.EXPERIMENT:  # measurements, not runs: no seeds, no scores
+        checks.require(path, rows, throughput.COLUMNS)
+        return rows
     checks.require(path, rows, session.SUMMARY_COLUMNS)
     for row in rows:
         checks.numbers(path, row, ("seed", "updates", *comparison.METRICS))

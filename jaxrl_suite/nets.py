@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxrl_suite.errors import unknown
 from jaxrl_suite.types import Array, Key, Tree
 
 Initializer = Callable[..., Array]
+Precision = Literal["float32", "bfloat16"]
 
 
 class Network(NamedTuple):
@@ -21,6 +24,42 @@ class Network(NamedTuple):
     apply: Callable[[Tree, Array], dict[str, Array]]  # (weights, x [..., in_dim]) -> {head: [..., size]}
 
 
+# --- Matrix products ---
+def product(precision: Precision) -> Callable[[Array, Array], Array]:
+    """The matrix product (x `[..., in]`, kernel `[in, out]`) -> `[..., out]`, in float32.
+
+    With bfloat16 the factors are rounded and the sums are not, in the product's derivatives too: left to itself,
+    automatic differentiation would multiply the float32 cotangents in float32.
+
+    Raises:
+        UserError: the precision is not known.
+    """
+    if precision not in get_args(Precision):
+        raise unknown("precision", precision, get_args(Precision))
+    if precision == "float32":
+        return jnp.matmul
+    return lambda x, kernel: _rounded(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@jax.custom_vjp
+def _rounded(a: Array, b: Array) -> Array:
+    """`a @ b` of matrices rounded to bfloat16, summed in float32."""
+    return jnp.matmul(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
+
+
+def _rounded_forward(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _rounded(a, b), (a, b)
+
+
+def _rounded_backward(factors: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    a, b = factors
+    return _rounded(cotangent, b.T), _rounded(a.T, cotangent)
+
+
+_rounded.defvjp(_rounded_forward, _rounded_backward)
+
+
+# --- Networks ---
 def symmetric_uniform(bound: float) -> Initializer:
     """Initialiser U(-bound, bound)."""
 
@@ -64,6 +103,19 @@ def half_truncated_normal() -> Initializer:
     return init
 
 
+class _Affine(nn.Module):
+    """The parameters of a linear layer, named and drawn as `nn.Dense` does."""
+
+    size: int
+    kernel_init: Initializer
+    bias_init: Initializer
+
+    @nn.compact
+    def __call__(self, width: int) -> tuple[Array, Array]:
+        kernel = self.param("kernel", self.kernel_init, (width, self.size))
+        return kernel, self.param("bias", self.bias_init, (self.size,))
+
+
 class _MLP(nn.Module):
     hidden: tuple[int, ...]
     heads: tuple[tuple[str, int], ...]
@@ -72,16 +124,21 @@ class _MLP(nn.Module):
     bias_init: Initializer
     head_init: Initializer
     head_bias_init: Initializer
+    dot: Callable[[Array, Array], Array]
 
     @nn.compact
     def __call__(self, x: Array) -> dict[str, Array]:
         for index, width in enumerate(self.hidden):
-            layer = nn.Dense(width, kernel_init=self.kernel_init, bias_init=self.bias_init, name=f"hidden_{index}")
-            x = self.activation(layer(x))
-        return {
-            name: nn.Dense(size, kernel_init=self.head_init, bias_init=self.head_bias_init, name=name)(x)
-            for name, size in self.heads
-        }
+            kernel, bias = _Affine(width, self.kernel_init, self.bias_init, name=f"hidden_{index}")(x.shape[-1])
+            x = self.activation(self.dot(x, kernel) + bias)
+        # One product for all heads: narrow ones run far below a processor's peak.
+        layers = [
+            _Affine(size, self.head_init, self.head_bias_init, name=name)(x.shape[-1]) for name, size in self.heads
+        ]
+        kernel, bias = (jnp.concatenate(parts, axis=-1) for parts in zip(*layers, strict=True))
+        cuts = list(itertools.accumulate(size for _, size in self.heads))[:-1]
+        outputs = jnp.split(self.dot(x, kernel) + bias, cuts, axis=-1)
+        return {name: out for (name, _), out in zip(self.heads, outputs, strict=True)}
 
 
 def mlp(
@@ -93,8 +150,13 @@ def mlp(
     bias_init: Initializer = nn.initializers.zeros,
     head_init: Initializer | None = None,
     head_bias_init: Initializer | None = None,
+    precision: Precision = "float32",
 ) -> Network:
-    """A multi-layer perceptron whose last hidden layer feeds one linear layer per named head."""
+    """A multi-layer perceptron whose last hidden layer feeds one linear layer per named head.
+
+    Raises:
+        UserError: the precision is not known.
+    """
     kernel_init = kernel_init or fan_in_uniform()
     module = _MLP(
         hidden=tuple(hidden),
@@ -104,6 +166,7 @@ def mlp(
         bias_init=bias_init,
         head_init=head_init or kernel_init,
         head_bias_init=head_bias_init or bias_init,
+        dot=product(precision),
     )
     return Network(
         init=lambda key: module.init(key, jnp.zeros((1, in_dim)))["params"],

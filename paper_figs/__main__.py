@@ -9,9 +9,9 @@ import matplotlib as mpl
 
 from experiments import options
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
-from paper_figs import learning_curves, offline_mbrl, style
+from paper_figs import learning_curves, offline_mbrl, style, throughput
 
-FIGURES = {"offline_mbrl": offline_mbrl, "learning_curves": learning_curves}
+FIGURES = {"offline_mbrl": offline_mbrl, "learning_curves": learning_curves, "throughput": throughput}
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Options:
     """Options of the figures."""
 
     only: str = ""
-    """Draw only these: offline_mbrl or learning_curves; all by default."""
+    """Draw only these: offline_mbrl, learning_curves or throughput; by default all that have published rows."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 
@@ -30,11 +30,12 @@ def main() -> int:
     chosen = options.parse(Options, options.arguments(), Options(), "python -m paper_figs", __doc__ or "")
     if chosen.only and chosen.only not in FIGURES:
         raise unknown("figure", chosen.only, FIGURES)
-    for name in [chosen.only] if chosen.only else FIGURES:
-        if not (chosen.results / "offline_mbrl" / "summary.csv").exists():
-            raise UserError(
-                f"{chosen.results / 'offline_mbrl'} has no rows; run python -m experiments.reproduce --publish"
-            )
+    names = [chosen.only] if chosen.only else list(FIGURES)
+    published = [n for n in names if (chosen.results / FIGURES[n].EXPERIMENT / "summary.csv").exists()]
+    if not published:
+        missing = chosen.results / (FIGURES[chosen.only].EXPERIMENT if chosen.only else "*")
+        raise UserError(f"{missing} has no rows; run its experiment with --publish")
+    for name in published:
         with mpl.rc_context(style.RC):
             drawn = FIGURES[name].draw(chosen.results)
         if not drawn:

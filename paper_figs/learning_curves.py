@@ -20,11 +20,12 @@ from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 # A line is told by its dashes, too: twelve looks, then they come again.
 LOOKS = [(colour, dashes) for dashes in ("-", "--", ":") for colour in (BLUE, ORANGE, GREEN, PURPLE)]
 SHOWN = {"return_mean": "return per episode", "excess": "Q-value estimate − true return, at the start"}
+EXPERIMENT = "offline_mbrl"
 
 
 def draw(results: Path) -> dict[str, Figure]:
     """Figures by path without ending, one per data set and preset, from `results/offline_mbrl`; none without curves."""
-    folder = results / "offline_mbrl"
+    folder = results / EXPERIMENT
     published = curves.read(folder / curves.CURVES)
     rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str})
     rows = rows[(rows["status"] == "finished") & rows["run_id"].isin(published)]

@@ -12,10 +12,12 @@ from matplotlib.figure import Figure
 from jaxrl_suite.report import mean_interval
 from paper_figs.style import BLUE, GREY, ORANGE
 
+EXPERIMENT = "offline_mbrl"
+
 
 def draw(results: Path) -> dict[str, Figure]:
     """Figures by path without ending, one per data set and preset, from `results/offline_mbrl/summary.csv`."""
-    rows = pd.read_csv(results / "offline_mbrl" / "summary.csv", dtype={"settings": str})
+    rows = pd.read_csv(results / EXPERIMENT / "summary.csv", dtype={"settings": str})
     settings = rows["settings"].fillna("") if "settings" in rows else ""
     rows = rows[(rows["status"] == "finished") & (settings == "")]
     figures = {}

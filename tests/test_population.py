@@ -15,10 +15,12 @@ from jaxrl_suite.train.compose import chunk, population
 
 ENV = registry.make("pendulum")
 # EDAC's term divides by the length of an action gradient, which is next to nothing at first, and so makes rounding grow
-# fast, in float64 too: at the published step sizes from 1e-16 to 1e-5 within a hundred updates. So what is learnt is
-# compared to four decimals with the term, and to rounding, the optimisers' moments too, without it.
+# fast, in float64 too: at the published step sizes from 1e-16 to 1e-10 within 75 updates and to 1e-3 within a
+# hundred. So what is learnt is compared to four decimals with the term, and to rounding without it, moments too.
 CONFIG = dataclasses.replace(ravl.PRESETS["smoke"], updates=100, period=100, diversity=0.0)
-DIVERSE = dataclasses.replace(CONFIG, diversity=1.0, tau=0.005, actor_lr=3e-4, critic_lr=3e-4, alpha_lr=3e-4)
+DIVERSE = dataclasses.replace(
+    CONFIG, updates=75, period=75, diversity=1.0, tau=0.005, actor_lr=3e-4, critic_lr=3e-4, alpha_lr=3e-4
+)
 
 
 def arguments(algorithm, seeds, data, index, previous, hypers=None):
@@ -83,7 +85,7 @@ def test_a_row_equals_the_solo_run_for_the_first_hundred_updates(four, solo):
         np.testing.assert_allclose(four[1][name][2], value[0], rtol=1e-5, err_msg=name)
 
 
-def test_with_diversity_a_row_equals_the_solo_run_for_the_first_hundred_updates(data, models):
+def test_with_diversity_a_row_equals_the_solo_run_for_the_first_75_updates(data, models):
     algorithm = ravl.make(ENV.spec, DIVERSE)
     four, metrics, _ = agent_after_a_tick(algorithm, data, SEEDS, models)
     solo, alone, _ = agent_after_a_tick(algorithm, data, (2,), jax.tree.map(lambda leaf: leaf[2:3], models))

@@ -17,6 +17,7 @@ import optax
 from flax import struct
 
 from jaxrl_suite import distributions, nets
+from jaxrl_suite.algorithms import networks
 from jaxrl_suite.types import Array, Key, Metrics, Spec, Transition, Tree
 from jaxrl_suite.values import ensemble, heads
 
@@ -35,6 +36,8 @@ class ActorCriticConfig:
     """Value head of the critics."""
     aggregate: str = "min"
     """Which value of N critics is trusted: min, or mean."""
+    precision: nets.Precision = "float32"
+    """Matrix products of actor and critics."""
     anneal: int = 0
     """Updates over which the actor's step size falls to zero along a cosine; 0 for a constant one."""
 
@@ -78,23 +81,6 @@ class ActorCritic(NamedTuple):
 ADAM = optax.scale_by_adam()
 
 
-def networks(spec: Spec, config: ActorCriticConfig, size: int) -> tuple[nets.Network, nets.Network]:
-    """The Gaussian policy and the N critics, initialised as in RAVL's code (fan-out bounds in the critics)."""
-    narrow, wide, bias = nets.symmetric_uniform(1e-3), nets.symmetric_uniform(3e-3), nets.constant(0.1)
-    dims = {"mean": spec.action_dim, "log_std": spec.action_dim}
-    actor = nets.mlp(spec.obs_dim, config.hidden, dims, bias_init=bias, head_init=narrow, head_bias_init=narrow)
-    critic = nets.mlp(
-        spec.obs_dim + spec.action_dim,
-        config.hidden,
-        {"value": size},
-        kernel_init=nets.fan_out_uniform(),
-        bias_init=bias,
-        head_init=wide,
-        head_bias_init=wide,
-    )
-    return actor, nets.ensemble(critic, config.critics)
-
-
 def adam_step(grads: Tree, opt: Tree, params: Tree, lr: Array) -> tuple[Tree, Tree]:
     """One Adam step of a traced size `lr` -> (params, optimiser state)."""
     direction, opt = ADAM.update(grads, opt)
@@ -105,25 +91,17 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
     """An actor-critic for `spec`. `diverse` adds `hypers.diversity` times EDAC's term to the critics' loss."""
     head = heads.make(config.head)
     trusted = ensemble.aggregate(config.aggregate)
-    actor, critic = networks(spec, config, head.size)
+    actor = networks.actor(spec, config.hidden, config.precision)
+    critics = networks.critics(spec, config.hidden, config.critics, head, config.precision, scalar=config.head == "mse")
     schedule = optax.cosine_decay_schedule(1.0, config.anneal) if config.anneal else lambda count: 1.0
 
     def pi(weights: Tree, obs: Array) -> distributions.TanhNormal:
         out = actor.apply(weights, obs)
         return distributions.tanh_normal(out["mean"], out["log_std"])
 
-    def logits(weights: Tree, obs: Array, action: Array) -> Array:
-        """`[critics, batch, size]` of `action` `[batch, action_dim]` or, apart, `[critics, batch, action_dim]`."""
-        lead = (config.critics, *obs.shape[:-1])
-        obs, action = (jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in (obs, action))
-        return critic.apply(weights, jnp.concatenate([obs, action], axis=-1))["value"]
-
-    def q_values(weights: Tree, support: Tree, obs: Array, action: Array) -> Array:
-        return head.decode(logits(weights, obs, action), support)
-
     def init(key: Key, hypers: Hypers, returns: Any) -> State:
         actor_key, critic_key = jax.random.split(key)
-        actor_weights, critic_weights = actor.init(actor_key), critic.init(critic_key)
+        actor_weights, critic_weights = actor.init(actor_key), critics.init(critic_key)
         log_alpha = jnp.zeros(())
         return State(
             actor=actor_weights,
@@ -144,7 +122,7 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
     def actor_loss(weights: Tree, state: State, obs: Array, key: Key) -> tuple[Array, Metrics]:
         """SAC equation 7 with the least (or the mean) of all N critics."""
         action, log_prob = distributions.sample_and_log_prob(pi(weights, obs), key)
-        values = q_values(state.critic, state.support, obs, action)
+        values = critics.values(state.critic, state.support, obs, action)
         loss = jnp.mean(jnp.exp(state.log_alpha) * log_prob - trusted(values))
         disagreement = jnp.mean(jnp.mean(values, axis=0) - jnp.min(values, axis=0))
         return loss, {"entropy": -jnp.mean(log_prob), "q_mean": jnp.mean(values), "q_disagreement": disagreement}
@@ -152,18 +130,21 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
     def target(state: State, batch: Transition, key: Key) -> Any:
         """SAC equation 3: y = r + gamma d (min_j Q_j(s', a') - alpha log pi(a' | s')), the same for every critic."""
         action, log_prob = distributions.sample_and_log_prob(pi(state.actor, batch.next_obs), key)
-        next_logits = logits(state.target_critic, batch.next_obs, action)
+        next_logits = critics.logits(state.target_critic, batch.next_obs, action)
         goal = ensemble.combine(head, next_logits, state.support, config.aggregate)
         shift = -jnp.exp(state.log_alpha) * log_prob
         return head.target(batch.reward, state.hypers.gamma * batch.discount, goal, shift, state.support)
 
     def critic_loss(weights: Tree, state: State, batch: Transition, goal: Any) -> tuple[Array, Metrics]:
         """Sum over critics of the mean loss, plus eta times EDAC's diversity term."""
-        bellman = jnp.sum(jnp.mean(head.loss(logits(weights, batch.obs, batch.action), goal, state.support), axis=-1))
+        if diverse:
+            logits, gradients = critics.with_gradients(weights, state.support, batch.obs, batch.action)
+        else:
+            logits = critics.logits(weights, batch.obs, batch.action)
+        bellman = jnp.sum(jnp.mean(head.loss(logits, goal, state.support), axis=-1))
         if not diverse:
             return bellman, {"bellman": bellman / config.critics}
-        values = lambda action: q_values(weights, state.support, batch.obs, action)  # noqa: E731
-        similarity = ensemble.diversity(ensemble.action_gradients(values, batch.action, config.critics))
+        similarity = ensemble.diversity(gradients)
         loss = bellman + state.hypers.diversity * similarity
         return loss, {"bellman": bellman / config.critics, "similarity": similarity}
 
@@ -195,6 +176,6 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
         return distributions.mode(pi(state.actor, obs)), carry
 
     def q_value(state: State, obs: Array, action: Array) -> Array:
-        return trusted(q_values(state.critic, state.support, obs, action))
+        return trusted(critics.values(state.critic, state.support, obs, action))
 
     return ActorCritic(init, update, policy, act, q_value)

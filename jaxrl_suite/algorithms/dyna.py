@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_suite import buffer
+from jaxrl_suite import buffer, nets
 from jaxrl_suite.algorithms.actor_critic import ActorCritic, ActorCriticConfig, Hypers
 from jaxrl_suite.algorithms.actor_critic import State as AgentState
 from jaxrl_suite.errors import UserError
@@ -73,6 +73,8 @@ class Config:
     """Adam's step size for the critics."""
     alpha_lr: float = 3e-4
     """Adam's step size for the temperature."""
+    precision: nets.Precision = field(default="float32", metadata={"later": True})
+    """Matrix products of actor and critics: float32, or bfloat16 factors with float32 parameters and sums."""
     anneal: bool = False
     """Let the actor's step size fall to zero along a cosine over the run."""
     evaluations: int = 3_000
@@ -85,7 +87,9 @@ class Config:
     def actor_critic(self) -> ActorCriticConfig:
         """The part that shapes the actor-critic."""
         anneal = self.updates if self.anneal else 0
-        return ActorCriticConfig(self.critics, self.hidden, self.batch, self.head, self.aggregate, anneal)
+        return ActorCriticConfig(
+            self.critics, self.hidden, self.batch, self.head, self.aggregate, self.precision, anneal
+        )
 
     def hypers(self, diversity: float = 0.0) -> Hypers:
         """The part that a population may vary."""

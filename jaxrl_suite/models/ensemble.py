@@ -7,7 +7,7 @@ softly clamped between two learned vectors that all members share.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import jax
@@ -53,6 +53,8 @@ class EnsembleConfig:
     """Initial lower bound of the log-variance."""
     bound_weight: float = 0.01
     """Weight of the term that pulls the two bounds together."""
+    precision: nets.Precision = field(default="float32", metadata={"later": True})
+    """Matrix products of the ensemble: float32, or bfloat16 factors with float32 parameters and sums."""
 
 
 class Weights(NamedTuple):
@@ -205,6 +207,7 @@ def _network(spec: Spec, config: EnsembleConfig) -> nets.Network:
         heads={"mean": dim, "log_var": dim},
         activation=jax.nn.silu,
         kernel_init=nets.half_truncated_normal(),
+        precision=config.precision,
     )
     return nets.ensemble(member, config.members)
 
