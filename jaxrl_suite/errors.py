@@ -21,7 +21,7 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserE
 
 
 def exits_cleanly(main: Callable[..., int | None]) -> Callable[..., None]:
-    """Decorate a command's `main`: a UserError becomes one line on stderr and exit code 2."""
+    """Decorate a command's `main`: a UserError becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
 
     @functools.wraps(main)
     def run(*args: object, **kwargs: object) -> None:
@@ -30,6 +30,9 @@ def exits_cleanly(main: Callable[..., int | None]) -> Callable[..., None]:
         except UserError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             code = 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            code = 130
         sys.exit(code or 0)
 
     return run

@@ -12,7 +12,7 @@ import pytest
 import jaxrl_suite as jrs
 from experiments import collect, evaluate, offline_mbrl, options
 from jaxrl_suite import data
-from jaxrl_suite.errors import UserError
+from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.train import rundir
 
 ROWS = 400
@@ -325,3 +325,12 @@ def test_seeds():
     assert options.parse_seeds("8:11") == (8, 9, 10)
     with pytest.raises(UserError):
         options.parse_seeds("-1")
+
+
+def test_ctrl_c_where_nothing_is_to_be_saved_is_one_line(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        exits_cleanly(main)()
+    assert (stop.value.code, capsys.readouterr().err) == (130, "interrupted\n")
