@@ -14,13 +14,11 @@ from jaxrl_suite.train import members
 from jaxrl_suite.train.compose import chunk, population
 
 ENV = registry.make("pendulum")
-# EDAC's term divides by the length of an action gradient, which is next to nothing at first, and so makes rounding grow
-# fast, in float64 too: at the published step sizes from 1e-16 to 1e-10 within 75 updates and to 1e-3 within a
-# hundred. So what is learnt is compared to four decimals with the term, and to rounding without it, moments too.
+# EDAC's term divides by the length of an action gradient, and where one all but vanishes it makes visible what was
+# rounding, in float64 too: of four seeds one or two meet such a batch within their first hundred updates. For the others
+# metrics agree to rtol 1e-5; of the weights, those whose gradient is zero but for rounding move by Adam's step size.
 CONFIG = dataclasses.replace(ravl.PRESETS["smoke"], updates=100, period=100, diversity=0.0)
-DIVERSE = dataclasses.replace(
-    CONFIG, updates=75, period=75, diversity=1.0, tau=0.005, actor_lr=3e-4, critic_lr=3e-4, alpha_lr=3e-4
-)
+DIVERSE = dataclasses.replace(CONFIG, diversity=1.0, tau=0.005, actor_lr=3e-4, critic_lr=3e-4, alpha_lr=3e-4)
 
 
 def arguments(algorithm, seeds, data, index, previous, hypers=None):
@@ -85,16 +83,19 @@ def test_a_row_equals_the_solo_run_for_the_first_hundred_updates(four, solo):
         np.testing.assert_allclose(four[1][name][2], value[0], rtol=1e-5, err_msg=name)
 
 
-def test_with_diversity_a_row_equals_the_solo_run_for_the_first_75_updates(data, models):
+def test_with_diversity_a_row_equals_the_solo_run_for_the_first_hundred_updates(data):
+    """At the published step sizes, from untrained models."""
     algorithm = ravl.make(ENV.spec, DIVERSE)
+    fit = population(algorithm.phases[0])
+    models = fit.result(jax.jit(fit.init)(*arguments(algorithm, SEEDS, data, 0, None)))
     four, metrics, _ = agent_after_a_tick(algorithm, data, SEEDS, models)
-    solo, alone, _ = agent_after_a_tick(algorithm, data, (2,), jax.tree.map(lambda leaf: leaf[2:3], models))
+    solo, alone, _ = agent_after_a_tick(algorithm, data, SEEDS[:1], jax.tree.map(lambda leaf: leaf[:1], models))
     for name in ("actor", "critic", "target_critic", "log_alpha"):
         weights = [jax.tree.leaves(getattr(run.members.agent, name)) for run in (four, solo)]
         for a, b in zip(*weights, strict=True):
-            np.testing.assert_allclose(a[2], b[0], rtol=1e-5, atol=1e-4, err_msg=name)
+            np.testing.assert_allclose(a[0], b[0], rtol=1e-5, atol=1e-4, err_msg=name)
     for name, value in alone.items():
-        np.testing.assert_allclose(metrics[name][2], value[0], rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(metrics[name][0], value[0], rtol=1e-5, err_msg=name)
 
 
 def test_four_cost_at_most_4_2_times_the_flops_of_one(four, solo):
