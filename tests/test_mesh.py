@@ -17,7 +17,7 @@ from experiments import offline_mbrl
 from jaxrl_suite.train import sittings
 from jaxrl_suite.train.interrupts import RESUMABLE
 
-TESTS = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def on_devices(count):
@@ -28,8 +28,8 @@ def on_devices(count):
 
 def test_on_eight_devices():
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "eight_devices.py"],
-        cwd=TESTS,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/eight_devices.py"],
+        cwd=ROOT,
         env=on_devices(8),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -46,7 +46,7 @@ BC = ("--algo=bc", "--preset=smoke", "--updates=600", "--evaluations=12", "--epi
 
 def start(out, devices, *words):
     command = [sys.executable, "-m", "experiments.offline_mbrl", f"--out={out}", "--checkpoint-seconds=0", *BC, *words]
-    return subprocess.Popen(command, cwd=TESTS.parent, stderr=subprocess.PIPE, text=True, env=on_devices(devices))
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=on_devices(devices))
 
 
 def stopped(process, out):

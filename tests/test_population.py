@@ -15,7 +15,7 @@ from jaxrl_suite.train.compose import chunk, population
 
 ENV = registry.make("pendulum")
 # EDAC's term divides by the length of an action gradient, and where one all but vanishes it makes visible what was
-# rounding, in float64 too: of four seeds one or two meet such a batch within their first hundred updates. For the others
+# rounding, in float64 too: of four seeds one or two meet such a batch within their first hundred updates. For others
 # metrics agree to rtol 1e-5; of the weights, those whose gradient is zero but for rounding move by Adam's step size.
 CONFIG = dataclasses.replace(ravl.PRESETS["smoke"], updates=100, period=100, diversity=0.0)
 DIVERSE = dataclasses.replace(CONFIG, diversity=1.0, tau=0.005, actor_lr=3e-4, critic_lr=3e-4, alpha_lr=3e-4)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from experiments import claims, plans, reproduce, sweep, tables
 from jaxrl_suite import data
-from jaxrl_suite.report import mean_interval
+from jaxrl_suite.report import comparison, mean_interval
 from jaxrl_suite.report.comparison import METRICS
 from jaxrl_suite.report.formats import COLUMNS, FORMATS
 from jaxrl_suite.sweep import tasks
@@ -74,10 +74,10 @@ def test_published_rows_are_tabled(command):
     assert (code, errors) == (0, "")
     published = rundir.read_rows(PUBLISHED / "summary.csv")
     lines = list(csv.DictReader(io.StringIO(output)))
-    assert lines and {line["algo"] for line in lines} == {row["algo"] for row in published}
+    assert lines and {line["algo"] for line in lines} == {comparison.line_of(row) for row in published}
     for line in lines:
         place = (line["algo"], line["dataset"], line["preset"], "finished")
-        mine = [r for r in published if (r["algo"], r["dataset"], r["preset"], r["status"]) == place]
+        mine = [r for r in published if (comparison.line_of(r), r["dataset"], r["preset"], r["status"]) == place]
         expected = mean_interval([float(row["score_last"]) for row in mine])
         assert float(line["mean"]) == pytest.approx(expected.estimate) and int(line["n"]) == expected.n
 
