@@ -76,11 +76,12 @@ def shown(findings: Sequence[Finding]) -> Table:
 
 
 def readme_table(rows: Sequence[dict], info: data.DatasetInfo, preset: str) -> str:
-    """The table of the README, from published rows alone."""
+    """The table of the README, from published rows alone, whose seeds stand in summary.csv."""
     wanted = ("ravl", "", info.name, preset)
     mine = [row for row in rows if (row["algo"], row["settings"], row["dataset"], row["preset"]) == wanted]
     spec = envs.spec(str(info.env))
-    return tables.to_markdown(mine, offline_mbrl.references(spec, info, RESULTS, preset, "ravl"))
+    references = offline_mbrl.references(spec, info, RESULTS, preset, "ravl")
+    return tables.to_markdown(mine, references, seeds=False)
 
 
 def publish(rows: Sequence[dict], experiment: str, results: Path) -> None:

@@ -19,7 +19,7 @@ from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 # A line is told by its dashes, too: twelve looks, then they come again.
 LOOKS = [(colour, dashes) for dashes in ("-", "--", ":") for colour in (BLUE, ORANGE, GREEN, PURPLE)]
-SHOWN = {"return_mean": "return per episode", "excess": "Q-value estimate − true return, at the start"}
+SHOWN = {"return_mean": "return per episode", "excess": "Q-value estimate − true return\n(discounted, from the start)"}
 EXPERIMENT = "offline_mbrl"
 
 

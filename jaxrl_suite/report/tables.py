@@ -59,10 +59,10 @@ def run_table(rows: Rows, references: Sequence[Reference] = (), title: str = "")
     return table
 
 
-def to_markdown(rows: Rows, references: Sequence[Reference] = ()) -> str:
-    """The same table as Markdown, without a line break at its end."""
+def to_markdown(rows: Rows, references: Sequence[Reference] = (), seeds: bool = True) -> str:
+    """The same table as Markdown, without a line break at its end; without `seeds` the aggregates alone."""
     lines = [HEADERS, ("---", *("---:",) * len(VALUES), "---")]
-    for line in _lines(rows, references):
+    for line in (line for line in _lines(rows, references) if seeds or line.kind != "seed"):
         *cells, note = line.cells
         lines.append(tuple(_escape(cell) for cell in (*cells, f"{note}; {line.source}" if line.source else note)))
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
