@@ -40,21 +40,34 @@ def _roofline(rows: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     rates = rows[rows["group"] == "machine"].set_index("name")["rate"]
     peak, bandwidth = float(rates["matmul-float32"]), float(rates["bandwidth"])
-    x = np.geomspace(0.1, 1e3, 200)
+    x = np.geomspace(1.0, 200.0, 200)
     axes.plot(x, np.minimum(peak, bandwidth * x), color=GREY, label=f"roof: {bandwidth:,.0f} GB/s, {peak:,.0f} GFLOP/s")
     if "matmul-bfloat16" in rates:
         axes.axhline(float(rates["matmul-bfloat16"]), color=GREY, linestyle="--", label="bfloat16 matrix product")
     shown = rows[rows["group"].isin(["table", "quick"]) & (rows["gflop_done"] > 0)]
     for precision, colour in (("float32", BLUE), ("bfloat16", ORANGE)):
         part = shown[shown["precision"] == precision]
-        axes.plot(part["intensity"], part["rate"] * part["gflop_done"], "o", color=colour, label=precision)
-    for _, row in shown.iterrows():
-        place = row["intensity"], row["rate"] * row["gflop_done"]
-        axes.annotate(str(row["name"]), place, xytext=(5, -3), textcoords="offset points", fontsize=7)
-    axes.set(xscale="log", yscale="log", ylabel="GFLOP/s", ylim=(5, None))
+        if len(part):
+            axes.plot(part["intensity"], part["rate"] * part["gflop_done"], "o", color=colour, label=precision)
+    _name(axes, shown.assign(speed=shown["rate"] * shown["gflop_done"]).sort_values("speed"))
+    axes.set(xscale="log", yscale="log", ylabel="GFLOP/s", xlim=(1, 200))
     axes.set_xlabel("operations per byte that XLA's operations touch (caches ignored)")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.0, 0.93))
     return figure
+
+
+def _name(axes: Axes, rows: pd.DataFrame) -> None:
+    """Names in a column to the right of the points, in their order, so that none hides another."""
+    for place, (_, row) in zip(np.linspace(0.08, 0.72, len(rows)), rows.iterrows(), strict=True):
+        axes.annotate(
+            str(row["name"]),
+            (row["intensity"], row["speed"]),
+            xytext=(0.72, place),
+            textcoords="axes fraction",
+            fontsize=7,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.5},
+        )
 
 
 def _growth(rows: pd.DataFrame, groups: list[str]) -> Figure:
