@@ -77,6 +77,14 @@ def _growth(rows: pd.DataFrame, groups: list[str]) -> Figure:
     return figure
 
 
+def _short(number: float) -> str:
+    """10M for ten million."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:g}{name}"
+    return f"{number:g}"
+
+
 def _cost(axes: Axes, group: str, rows: pd.DataFrame) -> None:
     """Seconds of the work that should be flat, or in proportion to the size (the dashed line from the first point)."""
     size, rate = rows["size"].to_numpy(float), rows["rate"].to_numpy(float)
@@ -85,6 +93,8 @@ def _cost(axes: Axes, group: str, rows: pd.DataFrame) -> None:
     flat = group in ("buffer", "strong")
     axes.plot(size, seconds[0] * (np.ones_like(size) if flat else size / size[0]), "--", color=GREEN, linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel=GROWTH[group][0], ylabel=GROWTH[group][1])
+    axes.set_xticks(size, [_short(x) for x in size])
+    axes.set_xticks([], minor=True)
     axes.set_title("dashed: constant" if flat else "dashed: in proportion", color=GREY)
     if flat:
         axes.set_ylim(seconds.min() / 3, seconds.max() * 3)
