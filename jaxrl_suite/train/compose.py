@@ -50,6 +50,19 @@ def _keep(frozen: Array, old: Tree, new: Tree) -> Tree:
     return jax.tree.map(choose, old, new)
 
 
+def _each(function: Callable, axes: tuple, members: int) -> Callable:
+    """A function of one member as one of all. A single member is not mapped: its leading axis of one would keep matrix
+    products off XLA's fast paths."""
+    if members > 1:
+        return jax.vmap(function, in_axes=axes, spmd_axis_name=SEED)
+
+    def alone(*arguments: Any) -> Any:
+        own = [a if axis is None else jax.tree.map(lambda x: x[0], a) for a, axis in zip(arguments, axes, strict=True)]
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*own))
+
+    return alone
+
+
 def population(phase: Phase) -> Phase:
     """The phase for members that differ in key, hyper-parameters and previous result, and share offline data.
 
@@ -60,12 +73,12 @@ def population(phase: Phase) -> Phase:
     on_host = phase.request is not None
 
     def init(key: Tree, hypers: Tree, data: Any, previous: Tree) -> Population:
-        init = jax.vmap(phase.init, in_axes=(0, 0, 0 if on_host else None, 0), spmd_axis_name=SEED)
+        init = _each(phase.init, (0, 0, 0 if on_host else None, 0), key.shape[0])
         members = init(key, hypers, mesh.unpadded(data), previous)
         return Population(jax.tree.map(_strong, members), jnp.zeros(key.shape[0], bool))
 
     def update(state: Population, data: Any) -> tuple[Population, Metrics]:
-        update = jax.vmap(phase.update, in_axes=(0, 0 if on_host else None), spmd_axis_name=SEED)
+        update = _each(phase.update, (0, 0 if on_host else None), state.diverged.shape[0])
         members, metrics = update(state.members, mesh.unpadded(data))
         if on_host:
             return Population(members, state.diverged | ~_finite(metrics)), metrics
