@@ -48,7 +48,6 @@ def test_installs_in_colab_only(notebook):
     assert all(line.startswith("    ") for line in inside.splitlines())
 
 
-@pytest.mark.slow
 def test_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     from nbclient import NotebookClient
 
