@@ -52,6 +52,7 @@ def test_runs_from_top_to_bottom(notebook, tmp_path, monkeypatch):
     from nbclient import NotebookClient
 
     monkeypatch.setenv("JAXRL_SUITE_EXPLORE", "tiny")
+    monkeypatch.setenv("MPLBACKEND", "Agg")  # as on machines without a screen: the figures must show all the same
     monkeypatch.setenv("PYTHONPATH", str(PATH.parents[1]) + os.pathsep + os.environ.get("PYTHONPATH", ""))
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
