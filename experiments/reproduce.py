@@ -8,7 +8,8 @@ already (by run id) are kept as they are, so that evidence grows in parts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from jaxrl_suite.sweep import grid, tasks
 from jaxrl_suite.train import rundir, session, settings
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
+GROUP = 8  # seeds that train in one program; another number gives other rows after some hundred updates
+INTERVAL = ("estimate", "ci_low", "ci_high")
 MARKERS = ("<!-- table:offline_mbrl -->", "<!-- /table -->")
 
 
@@ -37,8 +40,8 @@ class Options:
 
     only: str = ""
     """Test one claim, by its id; all by default."""
-    seeds: str = "8"
-    """How many seeds, or a range; reported seeds are 0 to 99."""
+    seeds: str = ""
+    """How many seeds, or a range, in groups of eight that train in one program; by default what each claim rests on."""
     preset: str = "quick"
     """Preset of every algorithm."""
     out: Path = Path("runs")
@@ -59,20 +62,39 @@ def chosen_claims(only: str) -> list[Claim]:
     return [known[only]] if only else list(known.values())
 
 
-def runs_of(chosen: Sequence[Claim]) -> list[Needed]:
-    """The runs that claims need, each once, in the order in which they are first needed."""
-    return list(dict.fromkeys(needed for claim in chosen for needed in claim.needs))
+def runs_of(chosen: Sequence[Claim], seeds: Sequence[int]) -> dict[Needed, Sequence[int]]:
+    """The runs that claims need, each once, and their seeds: `seeds`, or what the most demanding claim rests on."""
+    counts: dict[Needed, int] = {}
+    for claim in chosen:
+        counts |= {needed: max(claim.seeds, counts.get(needed, 0)) for needed in claim.needs}
+    return {needed: seeds or range(count) for needed, count in counts.items()}
 
 
-def shown(findings: Sequence[Finding]) -> Table:
-    """Findings for the terminal."""
-    table = Table("claim", "difference [95% interval]", "n", "verdict")
+def groups(seeds: Sequence[int]) -> list[str]:
+    """Seeds that follow one another, as ranges of at most `GROUP`: `0:8`, `8:16`."""
+    return [f"{part[0]}:{part[-1] + 1}" for part in (seeds[at : at + GROUP] for at in range(0, len(seeds), GROUP))]
+
+
+def published_records(results: Path, preset: str) -> dict[str, dict[str, Any]]:
+    """The rows of every published claims.csv at a preset, by claim."""
+    tables = [pd.read_csv(path) for path in sorted(results.glob("*/claims.csv"))]
+    return {row["id"]: row for table in tables for row in table.to_dict("records") if row["preset"] == preset}
+
+
+def shown(findings: Sequence[Finding], published: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Findings for the terminal, beside what is published."""
+    table = Table("claim", "difference [95% interval]", "n", "verdict", "published")
     for finding in findings:
         interval = finding.interval
-        bounds = f" [{interval.low:,.1f}, {interval.high:,.1f}]" if interval.bounded else ""
-        estimate = f"{interval.estimate:,.1f}{bounds}"
-        table.add_row(finding.claim.statement, estimate, str(interval.n), finding.verdict)
+        estimate = _estimate(interval.estimate, interval.low, interval.high)
+        there = published.get(finding.claim.id)
+        before = f"{_estimate(*(there[c] for c in INTERVAL))}, n={there['n']}, {there['verdict']}" if there else "-"
+        table.add_row(finding.claim.statement, estimate, str(interval.n), finding.verdict, before)
     return table
+
+
+def _estimate(value: float, low: float, high: float) -> str:
+    return f"{value:,.1f}" + (f" [{low:,.1f}, {high:,.1f}]" if math.isfinite(low) and math.isfinite(high) else "")
 
 
 def readme_table(rows: Sequence[dict], info: data.DatasetInfo, preset: str) -> str:
@@ -122,34 +144,33 @@ def renew_readme(readme: Path, preset: str) -> None:
     readme.write_text(f"{head}{MARKERS[0]}\n{table}\n{MARKERS[1]}{tail}", encoding="utf-8")
 
 
-def words_of(need: Needed, chosen: Options) -> list[str]:
-    """The command line of a run."""
-    shared = {"algo": need.algo, "dataset": need.dataset, "seeds": chosen.seeds, "preset": chosen.preset}
+def words_of(need: Needed, seeds: str, chosen: Options) -> list[str]:
+    """The command line of a run of one group of seeds."""
+    shared = {"algo": need.algo, "dataset": need.dataset, "seeds": seeds, "preset": chosen.preset}
     defaults = settings.fields(next(iter(registry.get(need.algo).presets.values())))
     changed = dict(setting.split("=", 1) for setting in need.settings.split())
     own = {name: grid.option(name, text, defaults[name]) for name, text in changed.items()}
     return tasks.words(tasks.Task("", {**shared, "out": str(chosen.out), **own}))[2:]
 
 
-def run_all(needed: Sequence[Needed], chosen: Options, console: Console) -> int:
+def run_all(needed: Mapping[Needed, Sequence[int]], chosen: Options, console: Console) -> int:
     """Make the runs, or find them made; the exit code of the first that was interrupted, else 0."""
-    for need in needed:
-        code = offline_mbrl.train(
-            *options.offline(words_of(need, chosen), "python -m experiments.reproduce", ""), console
-        )
-        if code:
-            return code
+    for need, seeds in needed.items():
+        for group in groups(seeds):
+            words = words_of(need, group, chosen)
+            code = offline_mbrl.train(*options.offline(words, "python -m experiments.reproduce", ""), console)
+            if code:
+                return code
     return 0
 
 
-def rows_of(needed: Sequence[Needed], seeds: set[int], chosen: Options) -> list[dict[str, Any]]:
+def rows_of(needed: Mapping[Needed, Sequence[int]], chosen: Options) -> list[dict[str, Any]]:
     """The summary rows of these runs in the folder for runs."""
     summary = chosen.out / offline_mbrl.EXPERIMENT / "summary.csv"
     return [
         row
         for row in rundir.read_rows(summary)
-        if int(row["seed"]) in seeds
-        and Needed(row["algo"], row["dataset"], row["settings"]) in needed
+        if int(row["seed"]) in needed.get(Needed(row["algo"], row["dataset"], row["settings"]), ())
         and row["preset"] == chosen.preset
     ]
 
@@ -160,15 +181,16 @@ def main() -> int:
     options.cache_programs()
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.reproduce", __doc__ or "")
     tested = chosen_claims(chosen.only)
-    seeds = set(options.parse_seeds(chosen.seeds))
-    if max(seeds) >= REPORTED:
+    seeds = options.parse_seeds(chosen.seeds) if chosen.seeds else ()
+    if max(seeds, default=0) >= REPORTED:
         raise UserError(f"--seeds={chosen.seeds}: reported seeds are 0 to {REPORTED - 1}; others are for tuning")
     console = Console(highlight=False, soft_wrap=True)
-    code = run_all(runs_of(tested), chosen, console)
+    needed = runs_of(tested, seeds)
+    code = run_all(needed, chosen, console)
     if code:
         return code
-    rows = rows_of(runs_of(tested), seeds, chosen)
-    console.print(shown(judge(tested, rows)))
+    rows = rows_of(needed, chosen)
+    console.print(shown(judge(tested, rows), published_records(RESULTS, chosen.preset)))
     if chosen.publish:
         publish(rows, offline_mbrl.EXPERIMENT, RESULTS)
         added, lacking = curves.publish(RESULTS / offline_mbrl.EXPERIMENT, chosen.out / offline_mbrl.EXPERIMENT)

@@ -1,6 +1,7 @@
 """Claims and publishing: functions of summary rows, which never change rows that are there."""
 
 import dataclasses
+import io
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats as scipy_stats
 
 from experiments import claims, options, reproduce
@@ -63,7 +65,7 @@ def test_only_seeds_that_both_finished_are_paired():
 
 def test_without_runs_a_claim_is_inconclusive():
     assert [finding.verdict for finding in judge(MADE_UP, [])] == ["inconclusive", "inconclusive"]
-    assert claims.record(judge(MADE_UP, [])[0], "quick")["command"].endswith("--seeds=8")
+    assert claims.record(judge(MADE_UP, [])[0], "quick")["command"].endswith("--preset=quick")
 
 
 def test_rows_that_cannot_support_a_claim_are_refused():
@@ -73,6 +75,12 @@ def test_rows_that_cannot_support_a_claim_are_refused():
         judge(MADE_UP, tuned)
     with pytest.raises(UserError, match="two rows of ravl"):
         judge(MADE_UP, [*rows([1.0], "ravl"), *rows([2.0], "ravl")])
+
+
+def shown_text(table) -> str:
+    console = Console(width=300, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue()
 
 
 def test_rows_of_other_settings_are_other_runs(tmp_path):
@@ -85,16 +93,40 @@ def test_rows_of_other_settings_are_other_runs(tmp_path):
     assert judge([ablation], [*ravl, *varied])[0].interval.estimate == 925.0
     chosen = reproduce.Options(seeds="2", out=tmp_path)
     rundir.upsert_rows(tmp_path / "offline_mbrl" / "summary.csv", [*ravl, *varied], list(varied[0]))
-    assert [row["return_last"] for row in reproduce.rows_of([asked], {0, 1}, chosen)] == [100.0, 150.0]
-    assert [row["return_last"] for row in reproduce.rows_of(MADE_UP[1].needs, {0, 1}, chosen)] == [900.0, 1200.0]
+    assert [row["return_last"] for row in reproduce.rows_of({asked: range(2)}, chosen)] == [100.0, 150.0]
+    assert [row["return_last"] for row in reproduce.rows_of(dict.fromkeys(MADE_UP[1].needs, range(2)), chosen)] == [
+        900.0,
+        1200.0,
+    ]
 
 
 def test_a_claim_about_settings_makes_their_runs():
     asked = Needed("ravl", "made-up", "diversity=0 hidden=64x64 dynamics.members=3")
-    words = reproduce.words_of(asked, reproduce.Options(preset="smoke"))
+    words = reproduce.words_of(asked, "0:8", reproduce.Options(preset="smoke"))
     shared, _, config = options.offline(words, "test", "")
-    assert (shared.algo, shared.dataset, shared.seeds, shared.preset) == ("ravl", "made-up", "8", "smoke")
+    assert (shared.algo, shared.dataset, shared.seeds, shared.preset) == ("ravl", "made-up", "0:8", "smoke")
     assert (config.diversity, config.hidden, config.dynamics.members) == (0.0, (64, 64), 3)
+
+
+def test_runs_have_the_seeds_that_the_most_demanding_claim_rests_on():
+    """Without `--seeds` a fresh clone makes exactly the published runs."""
+    few, many = (dataclasses.replace(claim, seeds=count) for claim, count in zip(MADE_UP, (4, 20), strict=True))
+    needed = reproduce.runs_of([few, many], ())
+    assert needed == {Needed("bc", "made-up"): range(4), Needed("ravl", "made-up"): range(20)}
+    assert reproduce.groups(needed[Needed("ravl", "made-up")]) == ["0:8", "8:16", "16:20"]
+    assert set(reproduce.runs_of([few, many], (3, 4)).values()) == {(3, 4)}
+    assert reproduce.groups((3, 4)) == ["3:5"]
+
+
+def test_published_findings_stand_beside_the_new_ones(tmp_path):
+    finding = judge(MADE_UP, [*rows([500.0, 600.0], "bc"), *rows([900.0, 1200.0], "ravl")])[0]
+    (tmp_path / "one").mkdir()
+    record = claims.record(finding, "quick") | {"estimate": 7.0, "ci_low": 5.0, "ci_high": 9.0, "n": 32}
+    pd.DataFrame([record, record | {"preset": "paper", "n": 4}]).to_csv(tmp_path / "one" / "claims.csv")
+    text = shown_text(reproduce.shown([finding], reproduce.published_records(tmp_path, "quick")))
+    assert "7.0 [5.0, 9.0], n=32" in text
+    assert "n=4" not in text
+    assert "7.0" not in shown_text(reproduce.shown([finding], {}))
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ class Claim:
     """superiority, non-inferiority or equivalence."""
     margin: float = 0.0
     """Of non-inferiority and equivalence, in the units of the statistic."""
+    seeds: int = 8
+    """How many seeds its verdict rests on, from 0 on: what reproduces it."""
 
     def __post_init__(self) -> None:
         if self.kind not in RULES:
