@@ -78,7 +78,8 @@ def groups(seeds: Sequence[int]) -> list[str]:
 def published_records(results: Path, preset: str) -> dict[str, dict[str, Any]]:
     """The rows of every published claims.csv at a preset, by claim."""
     tables = [pd.read_csv(path) for path in sorted(results.glob("*/claims.csv"))]
-    return {row["id"]: row for table in tables for row in table.to_dict("records") if row["preset"] == preset}
+    rows: list[dict[str, Any]] = [row for table in tables for row in table.to_dict("records")]  # type: ignore[misc]
+    return {row["id"]: row for row in rows if row["preset"] == preset}
 
 
 def shown(findings: Sequence[Finding], published: Mapping[str, Mapping[str, Any]]) -> Table:
