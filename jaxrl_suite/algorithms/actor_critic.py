@@ -40,6 +40,12 @@ class ActorCriticConfig:
     """Matrix products of actor and critics."""
     anneal: int = 0
     """Updates over which the actor's step size falls to zero along a cosine; 0 for a constant one."""
+    entropy_backup: bool = True
+    """Whether the target holds the entropy term; without it the backup is called deterministic."""
+    alpha_max: float = 0.0
+    """Upper bound of the temperature; 0 for none."""
+    target_min: float | None = None
+    """Lower bound of the targets; None for none."""
 
 
 @struct.dataclass
@@ -78,6 +84,16 @@ class ActorCritic(NamedTuple):
     q_value: Callable[[State, Array, Array], Array]  # the estimate that the actor follows [batch]
 
 
+class Parts(NamedTuple):
+    """What a term of the critics' loss may be built from."""
+
+    pi: Callable[[Tree, Array], distributions.TanhNormal]  # (actor weights, obs) -> the policy
+    critics: networks.Critics
+
+
+# (critic weights, State, batch, key) -> a term of the critics' loss, summed over critics, and metrics
+Term = Callable[[Tree, State, Transition, Key], tuple[Array, Metrics]]
+
 ADAM = optax.scale_by_adam()
 
 
@@ -87,8 +103,17 @@ def adam_step(grads: Tree, opt: Tree, params: Tree, lr: Array) -> tuple[Tree, Tr
     return jax.tree.map(lambda p, d: p - lr * d, params, direction), opt
 
 
-def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> ActorCritic:
-    """An actor-critic for `spec`. `diverse` adds `hypers.diversity` times EDAC's term to the critics' loss."""
+def make(
+    spec: Spec,
+    config: ActorCriticConfig,
+    *,
+    diverse: bool = False,
+    term: Callable[[Parts], Term] | None = None,
+) -> ActorCritic:
+    """An actor-critic for `spec`.
+
+    `diverse` adds `hypers.diversity` times EDAC's term to the critics' loss, and `term` adds what it returns.
+    """
     head = heads.make(config.head)
     trusted = ensemble.aggregate(config.aggregate)
     actor = networks.actor(spec, config.hidden, config.precision)
@@ -98,6 +123,8 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
     def pi(weights: Tree, obs: Array) -> distributions.TanhNormal:
         out = actor.apply(weights, obs)
         return distributions.tanh_normal(out["mean"], out["log_std"])
+
+    more = term(Parts(pi, critics)) if term else lambda weights, state, batch, key: (jnp.zeros(()), {})
 
     def init(key: Key, hypers: Hypers, returns: Any) -> State:
         actor_key, critic_key = jax.random.split(key)
@@ -132,21 +159,28 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
         action, log_prob = distributions.sample_and_log_prob(pi(state.actor, batch.next_obs), key)
         next_logits = critics.logits(state.target_critic, batch.next_obs, action)
         goal = ensemble.combine(head, next_logits, state.support, config.aggregate)
-        shift = -jnp.exp(state.log_alpha) * log_prob
-        return head.target(batch.reward, state.hypers.gamma * batch.discount, goal, shift, state.support)
+        shift = -jnp.exp(state.log_alpha) * log_prob if config.entropy_backup else jnp.zeros_like(log_prob)
+        goal = head.target(batch.reward, state.hypers.gamma * batch.discount, goal, shift, state.support)
+        return goal if config.target_min is None else jnp.maximum(goal, config.target_min)
 
-    def critic_loss(weights: Tree, state: State, batch: Transition, goal: Any) -> tuple[Array, Metrics]:
-        """Sum over critics of the mean loss, plus eta times EDAC's diversity term."""
-        if diverse:
-            logits, gradients = critics.with_gradients(weights, state.support, batch.obs, batch.action)
-        else:
-            logits = critics.logits(weights, batch.obs, batch.action)
-        bellman = jnp.sum(jnp.mean(head.loss(logits, goal, state.support), axis=-1))
-        if not diverse:
-            return bellman, {"bellman": bellman / config.critics}
+    def alike(weights: Tree, state: State, batch: Transition) -> tuple[Array, Array, Metrics]:
+        """Logits, and no term."""
+        return critics.logits(weights, batch.obs, batch.action), jnp.zeros(()), {}
+
+    def unlike(weights: Tree, state: State, batch: Transition) -> tuple[Array, Array, Metrics]:
+        """Logits, and eta times EDAC's diversity term."""
+        logits, gradients = critics.with_gradients(weights, state.support, batch.obs, batch.action)
         similarity = ensemble.diversity(gradients)
-        loss = bellman + state.hypers.diversity * similarity
-        return loss, {"bellman": bellman / config.critics, "similarity": similarity}
+        return logits, state.hypers.diversity * similarity, {"similarity": similarity}
+
+    outputs = unlike if diverse else alike
+
+    def critic_loss(weights: Tree, state: State, batch: Transition, goal: Any, key: Key) -> tuple[Array, Metrics]:
+        """Sum over critics of the mean loss, plus the terms that were asked for."""
+        logits, diversity, metrics = outputs(weights, state, batch)
+        bellman = jnp.sum(jnp.mean(head.loss(logits, goal, state.support), axis=-1))
+        extra, more_metrics = more(weights, state, batch, key)
+        return bellman + diversity + extra, {"bellman": bellman / config.critics, **metrics, **more_metrics}
 
     def update(state: State, batch: Transition, key: Key) -> tuple[State, Metrics]:
         hypers = state.hypers
@@ -155,6 +189,8 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
         _, log_prob = distributions.sample_and_log_prob(pi(state.actor, batch.obs), alpha_key)
         grads = jax.grad(alpha_loss)(state.log_alpha, log_prob)
         log_alpha, alpha_opt = adam_step(grads, state.alpha_opt, state.log_alpha, hypers.alpha_lr)
+        if config.alpha_max > 0.0:
+            log_alpha = jnp.minimum(log_alpha, jnp.log(config.alpha_max))
         state = state._replace(log_alpha=log_alpha, alpha_opt=alpha_opt)
 
         grads, actor_metrics = jax.grad(actor_loss, has_aux=True)(state.actor, state, batch.obs, actor_key)
@@ -163,7 +199,9 @@ def make(spec: Spec, config: ActorCriticConfig, *, diverse: bool = False) -> Act
         state = state._replace(actor=weights, actor_opt=actor_opt)
 
         goal = target(state, batch, target_key)
-        grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.critic, state, batch, goal)
+        grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(
+            state.critic, state, batch, goal, jax.random.fold_in(target_key, 1)
+        )
         weights, critic_opt = adam_step(grads, state.critic_opt, state.critic, hypers.critic_lr)
         target_critic = optax.incremental_update(weights, state.target_critic, hypers.tau)
         state = state._replace(critic=weights, critic_opt=critic_opt, target_critic=target_critic)

@@ -79,6 +79,10 @@ class Config:
     """Let the actor's step size fall to zero along a cosine over the run."""
     evaluations: int = 3_000
     """Evaluations of the policy, evenly spaced."""
+    entropy_backup: bool = field(default=True, metadata={"later": True})
+    """Whether targets hold the entropy term."""
+    alpha_max: float = field(default=0.0, metadata={"later": True})
+    """Upper bound of the temperature; 0 for none."""
     dynamics: ensemble.EnsembleConfig = field(default_factory=ensemble.EnsembleConfig)
     """The world model."""
     fit: fit.FitConfig = field(default_factory=fit.FitConfig)
@@ -88,8 +92,21 @@ class Config:
         """The part that shapes the actor-critic."""
         anneal = self.updates if self.anneal else 0
         return ActorCriticConfig(
-            self.critics, self.hidden, self.batch, self.head, self.aggregate, self.precision, anneal
+            critics=self.critics,
+            hidden=self.hidden,
+            batch=self.batch,
+            head=self.head,
+            aggregate=self.aggregate,
+            precision=self.precision,
+            anneal=anneal,
+            entropy_backup=self.entropy_backup,
+            alpha_max=self.alpha_max,
         )
+
+    @property
+    def real(self) -> int:
+        """Real transitions per batch; they come first."""
+        return int(self.real_ratio * self.batch)
 
     def hypers(self, diversity: float = 0.0) -> Hypers:
         """The part that a population may vary."""
@@ -103,40 +120,55 @@ class State(NamedTuple):
     model: Params
     imagined: buffer.Buffer
     key: Key
+    extra: Tree = ()  # what `Idea.prepare` made
 
 
-def make(
-    spec: Spec,
-    config: Config,
-    ac: ActorCritic,
-    hypers: Hypers,
-    transform: Callable[[WorldModel], WorldModel] | None = None,
-) -> Algorithm:
-    """Model fit, then Dyna training of `ac` in the model, changed by `transform` (a penalty, say).
+class Idea(NamedTuple):
+    """What a paper changes in the skeleton; every part is left as it is by default. Keys are consumed."""
+
+    # (the model, State) -> the model that rollouts branch in; built inside the update, so it may close over the state
+    transform: Callable[[WorldModel, State], WorldModel] = lambda model, state: model
+    # (model, fitted params, data, key) -> State.extra, once: a threshold from the data, an optimiser
+    prepare: Callable[[WorldModel, Params, Dataset, Key], Tree] = lambda model, params, data, key: ()
+    # (model, State, data, key) -> State, metrics; before the rollouts of a period: the model learns on
+    adapt: Callable[[WorldModel, State, Dataset, Key], tuple[State, Metrics]] = lambda model, state, data, key: (
+        state,
+        {},
+    )
+    # (model, State, batch, key) -> the batch that an update is given; its first `config.real` rows are real
+    relabel: Callable[[WorldModel, State, Transition, Key], Transition] = lambda model, state, batch, key: batch
+
+
+PLAIN = Idea()
+
+
+def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea = PLAIN) -> Algorithm:
+    """Model fit, then Dyna training of `ac` in the model, changed as `idea` says.
 
     Raises:
         UserError: sizes that do not fit each other.
     """
     period, ticks = _schedule(config)
-    base, model_fit = fit.make(spec, config.dynamics, config.fit)
-    model = transform(base) if transform else base
-    real = int(config.real_ratio * config.batch)
+    model, model_fit = fit.make(spec, config.dynamics, config.fit)
+    real = config.real
 
     def init(key: Key, hypers: Hypers, data: Dataset, previous: Params) -> State:
         agent_key, key = jax.random.split(key)
         row = jax.tree.map(lambda leaf: leaf[0], data.transitions)
         capacity = config.rollouts * config.horizon * config.retain
-        return State(ac.init(agent_key, hypers, data.mc_return), previous, buffer.empty(row, capacity), key)
+        extra = idea.prepare(model, previous, data, jax.random.fold_in(agent_key, 1))
+        return State(ac.init(agent_key, hypers, data.mc_return), previous, buffer.empty(row, capacity), key, extra)
 
     def dream(state: State, data: Dataset, key: Key) -> buffer.Buffer:
         """Branch `rollouts` rollouts of `horizon` steps from states of the data, and insert them."""
         start_key, rollout_key = jax.random.split(key)
         rows = buffer.share(buffer.draw(data, start_key, config.rollouts))
+        changed = idea.transform(model, state)
         rollout, valid = imagine.imagine(
-            model,
+            changed,
             state.model,
             lambda obs, key: ac.policy(state.agent, obs, key),
-            model.start(state.model, rows),
+            changed.start(state.model, rows),
             rows.transitions.obs,
             config.horizon,
             rollout_key,
@@ -151,15 +183,18 @@ def make(
 
     def update(state: State, data: Dataset) -> tuple[State, Metrics]:
         key, dream_key, learn_key = jax.random.split(state.key, 3)
-        imagined = dream(state, data, dream_key)
+        state, adapted = idea.adapt(model, state, data, jax.random.fold_in(dream_key, 1))
+        state = state._replace(imagined=dream(state, data, dream_key), key=key)
 
         def learn(agent: AgentState, key: Key) -> tuple[AgentState, Metrics]:
             batch_key, update_key = jax.random.split(key)
-            return ac.update(agent, mixed_batch(imagined, data, batch_key), update_key)
+            batch = mixed_batch(state.imagined, data, batch_key)
+            batch = idea.relabel(model, state._replace(agent=agent), batch, jax.random.fold_in(update_key, 1))
+            return ac.update(agent, batch, update_key)
 
         agent, metrics = jax.lax.scan(learn, state.agent, jax.random.split(learn_key, period))
-        metrics = jax.tree.map(jnp.mean, metrics)
-        return State(agent, state.model, imagined, key), {**metrics, "imagined_rows": imagined.size.astype(jnp.float32)}
+        metrics = {**jax.tree.map(jnp.mean, metrics), **adapted}
+        return state._replace(agent=agent), {**metrics, "imagined_rows": state.imagined.size.astype(jnp.float32)}
 
     def q_value(state: State, obs: Array, action: Array) -> Array:
         return ac.q_value(state.agent, obs, action)

@@ -11,6 +11,8 @@ from jaxrl_suite.algorithms import bc, ravl, sac
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Algorithm, Spec
 
+MODEL_BASED, MODEL_FREE, ONLINE, YOURS = "offline, model-based", "offline, model-free", "online", "your own"
+
 
 class Entry(NamedTuple):
     """An algorithm: its presets by name, all of one Config class, and its factory."""
@@ -18,13 +20,22 @@ class Entry(NamedTuple):
     name: str
     presets: Mapping[str, Any]
     make: Callable[[Spec, Any], Algorithm]
-    online: bool = False  # learns by acting, not from a data set
+    family: str = YOURS
+    idea: str = ""  # in one line
+
+    @property
+    def online(self) -> bool:
+        """Whether it learns by acting, not from a data set."""
+        return self.family == ONLINE
 
 
 ALGORITHMS = {
-    "bc": Entry("bc", bc.PRESETS, bc.make),
-    "ravl": Entry("ravl", ravl.PRESETS, ravl.make),
-    "sac": Entry("sac", sac.PRESETS, sac.make, online=True),
+    entry.name: entry
+    for entry in (
+        Entry("bc", bc.PRESETS, bc.make, MODEL_FREE, "clone the behaviour"),
+        Entry("ravl", ravl.PRESETS, ravl.make, MODEL_BASED, "no penalty; the least of N diverse critics"),
+        Entry("sac", sac.PRESETS, sac.make, ONLINE, "maximum entropy, two critics"),
+    )
 }
 
 

@@ -1,0 +1,132 @@
+"""The model-free skeleton: gradient updates on batches of the data set, and nothing else.
+
+An algorithm hands in a `Learner`, the pure functions that set it apart. Observations can be standardised by the data
+set's mean and standard deviation before the learner sees them, as TD3+BC and its relatives do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_suite import buffer
+from jaxrl_suite.algorithms.actor_critic import ActorCritic
+from jaxrl_suite.errors import UserError
+from jaxrl_suite.types import Algorithm, Array, Dataset, Key, Metrics, Phase, Stats, Tree
+
+LEAST_STD = 1e-3  # added to the standard deviations: a constant column stays finite
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every model-free offline algorithm sets."""
+
+    updates: int = 1_000_000
+    """Gradient updates."""
+    evaluations: int = 200
+    """Evaluations of the policy, evenly spaced."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers."""
+    batch: int = 256
+    """Rows per gradient update."""
+
+
+class Learner(NamedTuple):
+    """What learns from batches of data. Observations are as the skeleton hands them over: standardised, or not."""
+
+    init: Callable[[Key, Any, Dataset], Tree]  # (key, hypers, the whole data set) -> LearnerState
+    update: Callable[[Tree, Dataset, Key], tuple[Tree, Metrics]]  # (LearnerState, rows [batch, ...], key)
+    act: Callable[[Tree, Array], Array]  # (LearnerState, obs [batch, obs_dim]) -> the deterministic action
+    q_value: Callable[[Tree, Array, Array], Array] | None = None  # the estimate that the policy trusts [batch]
+
+
+class State(NamedTuple):
+    """The learner, and what it is fed from."""
+
+    learner: Tree
+    stats: Stats | None  # of the observations, where they are standardised
+    rows: Array | None  # [n] int32: the rows that are drawn from, where it is not all of them
+    key: Key
+
+
+def from_actor_critic(ac: ActorCritic) -> Learner:
+    """The maximum-entropy actor-critic as a learner from data alone."""
+    return Learner(
+        init=lambda key, hypers, data: ac.init(key, hypers, data.mc_return),
+        update=lambda state, rows, key: ac.update(state, rows.transitions, key),
+        act=lambda state, obs: ac.act(state, (), obs, jax.random.key(0))[0],
+        q_value=ac.q_value,
+    )
+
+
+def make(
+    config: Config,
+    learner: Learner,
+    hypers: Any,
+    *,
+    normalise: bool = False,
+    choose: Callable[[Dataset], Array] | None = None,
+) -> Algorithm:
+    """An algorithm of one phase.
+
+    Args:
+        config: sizes and schedule.
+        learner: what is trained.
+        hypers: a struct of traced scalars, handed to `learner.init`.
+        normalise: standardise observations.
+        choose: data set -> the rows `[n]` that batches are drawn from; all by default.
+
+    Raises:
+        UserError: more evaluations than updates divide into.
+    """
+    evaluations = min(config.evaluations, config.updates)
+    updates_per_tick = config.updates // evaluations
+    if evaluations < 1:
+        raise UserError(
+            f"--updates={config.updates} with --evaluations={config.evaluations}; give at least one of each"
+        )
+
+    def seen(stats: Stats | None, obs: Array) -> Array:
+        return obs if stats is None else (obs - stats.mean) / stats.std
+
+    def init(key: Key, hypers: Any, data: Dataset, previous: Tree) -> State:
+        learner_key, key = jax.random.split(key)
+        obs, stats = data.transitions.obs, None
+        if normalise:
+            stats = Stats(jnp.mean(obs, axis=0), jnp.std(obs, axis=0) + LEAST_STD)
+        rows = choose(data) if choose else None
+        return State(learner.init(learner_key, hypers, data), stats, rows, key)
+
+    def draw(state: State, data: Dataset, key: Key) -> Dataset:
+        """A batch of rows, with the observations that the learner sees."""
+        if state.rows is None:
+            rows = buffer.share(buffer.draw(data, key, config.batch))
+        else:
+            index = jax.random.randint(key, (config.batch,), 0, state.rows.shape[0])
+            rows = buffer.share(buffer.take(data, state.rows[index]))
+        step = rows.transitions
+        step = step._replace(obs=seen(state.stats, step.obs), next_obs=seen(state.stats, step.next_obs))
+        return rows._replace(transitions=step)
+
+    def update(state: State, data: Dataset) -> tuple[State, Metrics]:
+        key, scan_key = jax.random.split(state.key)
+
+        def learn(inner: Tree, key: Key) -> tuple[Tree, Metrics]:
+            return learner.update(inner, draw(state, data, key), jax.random.fold_in(key, 1))
+
+        inner, metrics = jax.lax.scan(learn, state.learner, jax.random.split(scan_key, updates_per_tick))
+        return state._replace(learner=inner, key=key), jax.tree.map(jnp.mean, metrics)
+
+    def act(state: State, carry: Tree, obs: Array, key: Key) -> tuple[Array, Tree]:
+        return learner.act(state.learner, seen(state.stats, obs)), carry
+
+    def q_value(state: State, obs: Array, action: Array) -> Array:
+        assert learner.q_value is not None
+        return learner.q_value(state.learner, seen(state.stats, obs), action)
+
+    agent = Phase("agent", evaluations, updates_per_tick, chunk=1, init=init, update=update, evaluate_every=1)
+    return Algorithm(phases=(agent,), hypers=hypers, act=act, q_value=q_value if learner.q_value else None)
