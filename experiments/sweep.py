@@ -72,6 +72,9 @@ def sweep(runs: Sequence[tasks.Run], chosen: Options, console: Console) -> int:
 @exits_cleanly
 def main() -> int:
     """Show the plan, or carry it out."""
+    if options.asks_for_algorithms(options.arguments()):
+        Console().print(options.algorithms())
+        return 0
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.sweep", __doc__ or "")
     options.require_positive(chosen)
     if chosen.space and not chosen.search:

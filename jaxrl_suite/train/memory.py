@@ -68,16 +68,16 @@ def policy_of(algorithm: Algorithm, parameters: Tree, index: int) -> Callable[[A
     return lambda obs: act(jnp.asarray(obs))
 
 
-def algorithm(name: str, spec: Spec, preset: str = "quick", **changes: Any) -> Algorithm:
+def algorithm(name: str, spec: Spec, preset: str = "quick", dataset: str = "", **changes: Any) -> Algorithm:
     """A registered algorithm (or `package.module:make`) for `spec`: a preset with fields of its Config changed.
+
+    The `paper` preset has what is published for `dataset`, where something is.
 
     Raises:
         UserError: no such algorithm, preset or field, or sizes that do not fit each other.
     """
     entry = registry.get(name)
-    if preset not in entry.presets:
-        raise unknown("preset", preset, entry.presets)
-    config = entry.presets[preset]
+    config = registry.preset(entry, preset, dataset)
     known = [field.name for field in dataclasses.fields(config)]
     for field in changes:
         if field not in known:
