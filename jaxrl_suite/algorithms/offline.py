@@ -7,14 +7,15 @@ set's mean and standard deviation before the learner sees them, as TD3+BC and it
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl_suite import buffer
+from jaxrl_suite import buffer, nets
 from jaxrl_suite.algorithms.actor_critic import ActorCritic
+from jaxrl_suite.algorithms.actor_critic_config import ActorCriticConfig, Hypers
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Algorithm, Array, Dataset, Key, Metrics, Phase, Stats, Tree
 
@@ -33,6 +34,54 @@ class Config:
     """Widths of the hidden layers."""
     batch: int = 256
     """Rows per gradient update."""
+
+
+@dataclass(frozen=True)
+class AgentConfig(Config):
+    """What every offline algorithm on the maximum-entropy actor-critic sets, with a world model or without."""
+
+    critics: int = 2
+    """Number of critics N."""
+    head: str = "mse"
+    """Value head of the critics."""
+    aggregate: str = field(default="min", metadata={"later": True})
+    """Which value of N critics is trusted: min, or mean."""
+    gamma: float = 0.99
+    """Discount per step."""
+    tau: float = 0.005
+    """Share of the critics in each update of the target critics."""
+    actor_lr: float = 3e-4
+    """Adam's step size for the actor."""
+    critic_lr: float = 3e-4
+    """Adam's step size for the critics."""
+    alpha_lr: float = 3e-4
+    """Adam's step size for the temperature."""
+    precision: nets.Precision = field(default="float32", metadata={"later": True})
+    """Matrix products of actor and critics: float32, or bfloat16 factors with float32 parameters and sums."""
+    anneal: bool = False
+    """Let the actor's step size fall to zero along a cosine over the run."""
+    entropy_backup: bool = field(default=True, metadata={"later": True})
+    """Whether targets hold the entropy term."""
+    alpha_max: float = field(default=0.0, metadata={"later": True})
+    """Upper bound of the temperature; 0 for none."""
+
+    def actor_critic(self) -> ActorCriticConfig:
+        """The part that shapes the actor-critic."""
+        return ActorCriticConfig(
+            critics=self.critics,
+            hidden=self.hidden,
+            batch=self.batch,
+            head=self.head,
+            aggregate=self.aggregate,
+            precision=self.precision,
+            anneal=self.updates if self.anneal else 0,
+            entropy_backup=self.entropy_backup,
+            alpha_max=self.alpha_max,
+        )
+
+    def hypers(self, diversity: float = 0.0) -> Hypers:
+        """The part that a population may vary."""
+        return Hypers(self.gamma, self.tau, self.actor_lr, self.critic_lr, self.alpha_lr, diversity)
 
 
 class Learner(NamedTuple):
