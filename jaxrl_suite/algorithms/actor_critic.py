@@ -17,6 +17,7 @@ import optax
 from jaxrl_suite import distributions
 from jaxrl_suite.algorithms import networks
 from jaxrl_suite.algorithms.actor_critic_config import ActorCriticConfig, Hypers
+from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Array, Key, Metrics, Spec, Transition, Tree
 from jaxrl_suite.values import ensemble, heads
 
@@ -32,7 +33,7 @@ class State(NamedTuple):
     critic_opt: Tree
     alpha_opt: Tree
     support: Tree
-    hypers: Hypers
+    hypers: Any  # Hypers, or a kind of it that has more
 
 
 class ActorCritic(NamedTuple):
@@ -74,7 +75,14 @@ def make(
     """An actor-critic for `spec`.
 
     `diverse` adds `hypers.diversity` times EDAC's term to the critics' loss, and `term` adds what it returns.
+
+    Raises:
+        UserError: no critic, an unknown head or aggregate, or a head without what the settings need.
     """
+    if config.critics < 1:
+        raise UserError(f"--critics={config.critics} leaves no value to follow; give at least 1")
+    if config.target_min is not None:
+        heads.require_scalar(config.head, "a lower bound of the targets")
     head = heads.make(config.head)
     trusted = ensemble.aggregate(config.aggregate)
     actor = networks.actor(spec, config.hidden, config.precision)

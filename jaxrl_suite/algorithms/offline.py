@@ -79,9 +79,9 @@ class AgentConfig(Config):
             alpha_max=self.alpha_max,
         )
 
-    def hypers(self, diversity: float = 0.0) -> Hypers:
-        """The part that a population may vary."""
-        return Hypers(self.gamma, self.tau, self.actor_lr, self.critic_lr, self.alpha_lr, diversity)
+    def hypers(self, diversity: float = 0.0, kind: type[Hypers] = Hypers, **more: float) -> Hypers:
+        """The part that a population may vary; of another `kind`, that has `more`."""
+        return kind(self.gamma, self.tau, self.actor_lr, self.critic_lr, self.alpha_lr, diversity, **more)
 
 
 class Learner(NamedTuple):

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxrl_suite.algorithms import bc, published, ravl, sac
+from jaxrl_suite.algorithms import bc, combo, cql, edac, published, ravl, sac, sac_n
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Algorithm, Spec
 
@@ -33,7 +33,11 @@ ALGORITHMS = {
     entry.name: entry
     for entry in (
         Entry("bc", bc.PRESETS, bc.make, MODEL_FREE, "clone the behaviour"),
+        Entry("combo", combo.PRESETS, combo.make, MODEL_BASED, "low values of imagined states and untaken actions"),
+        Entry("cql", cql.PRESETS, cql.make, MODEL_FREE, "low values of untaken actions"),
+        Entry("edac", edac.PRESETS, edac.make, MODEL_FREE, "the least of N diverse critics"),
         Entry("ravl", ravl.PRESETS, ravl.make, MODEL_BASED, "no penalty; the least of N diverse critics"),
+        Entry("sac_n", sac_n.PRESETS, sac_n.make, MODEL_FREE, "the least of N critics"),
         Entry("sac", sac.PRESETS, sac.make, ONLINE, "maximum entropy, two critics"),
     )
 }
