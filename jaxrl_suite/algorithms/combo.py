@@ -17,6 +17,7 @@ small networks, larger step sizes and tau, fewer samples, and one weight for all
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, get_args
 
 import jax
@@ -93,6 +94,24 @@ PRESETS = {
 }
 
 
+def term(config: Config, parts: Parts) -> Term:
+    """The conservative term, beta sum_i R(Q_i), of a batch that holds its real rows first."""
+    lowered = slice(None) if config.rho_s == "mix" else slice(config.real, None)
+
+    def push(weights: Tree, state: State, batch: Transition, key: Key) -> tuple[Array, Metrics]:
+        gap, metrics = conservative.regulariser(
+            lambda obs, action: parts.critics.values(weights, state.support, obs, action),
+            lambda obs: parts.pi(state.actor, obs),
+            states=jax.tree.map(lambda x: x[lowered], batch),
+            data=jax.tree.map(lambda x: x[: config.real], batch),
+            samples=config.samples,
+            key=key,
+        )
+        return state.hypers.cql_weight * jnp.sum(gap), metrics
+
+    return push
+
+
 def make(spec: Spec, config: Config) -> Algorithm:
     """COMBO for `spec`: Dyna with the conservative term.
 
@@ -100,23 +119,8 @@ def make(spec: Spec, config: Config) -> Algorithm:
         UserError: no samples, or a batch without the rows that the term needs.
     """
     _check(config)
-    imagined = slice(None) if config.rho_s == "mix" else slice(config.real, None)
-
-    def term(parts: Parts) -> Term:
-        def push(weights: Tree, state: State, batch: Transition, key: Key) -> tuple[Array, Metrics]:
-            gap, metrics = conservative.regulariser(
-                lambda obs, action: parts.critics.values(weights, state.support, obs, action),
-                lambda obs: parts.pi(state.actor, obs),
-                states=jax.tree.map(lambda x: x[imagined], batch),
-                data=jax.tree.map(lambda x: x[: config.real], batch),
-                samples=config.samples,
-                key=key,
-            )
-            return state.hypers.cql_weight * jnp.sum(gap), metrics
-
-        return push
-
-    agent = actor_critic.make(spec, config.actor_critic(), term=term if config.cql_weight > 0 else None)
+    extra = partial(term, config) if config.cql_weight > 0 else None
+    agent = actor_critic.make(spec, config.actor_critic(), term=extra)
     return dyna.make(spec, config, agent, config.hypers(kind=cql.Hypers, cql_weight=config.cql_weight))
 
 

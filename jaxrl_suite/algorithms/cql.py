@@ -18,6 +18,7 @@ and fewer samples.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -76,6 +77,23 @@ class Hypers(actor_critic.Hypers):
     cql_weight: Any = 5.0
 
 
+def term(config: Config, parts: Parts) -> Term:
+    """The conservative term, w sum_i R(Q_i)."""
+
+    def push(weights: Tree, state: State, batch: Transition, key: Key) -> tuple[Array, Metrics]:
+        gap, metrics = conservative.regulariser(
+            lambda obs, action: parts.critics.values(weights, state.support, obs, action),
+            lambda obs: parts.pi(state.actor, obs),
+            states=batch,
+            data=batch,
+            samples=config.samples,
+            key=key,
+        )
+        return state.hypers.cql_weight * jnp.sum(gap), metrics
+
+    return push
+
+
 def make(spec: Spec, config: Config) -> Algorithm:
     """CQL for `spec`: SAC on batches of the data set, with the conservative term.
 
@@ -83,22 +101,8 @@ def make(spec: Spec, config: Config) -> Algorithm:
         UserError: no samples.
     """
     check_samples(config.samples)
-
-    def term(parts: Parts) -> Term:
-        def push(weights: Tree, state: State, batch: Transition, key: Key) -> tuple[Array, Metrics]:
-            gap, metrics = conservative.regulariser(
-                lambda obs, action: parts.critics.values(weights, state.support, obs, action),
-                lambda obs: parts.pi(state.actor, obs),
-                states=batch,
-                data=batch,
-                samples=config.samples,
-                key=key,
-            )
-            return state.hypers.cql_weight * jnp.sum(gap), metrics
-
-        return push
-
-    agent = actor_critic.make(spec, config.actor_critic(), term=term if config.cql_weight > 0 else None)
+    extra = partial(term, config) if config.cql_weight > 0 else None
+    agent = actor_critic.make(spec, config.actor_critic(), term=extra)
     hypers = config.hypers(kind=Hypers, cql_weight=config.cql_weight)
     return offline.make(config, offline.from_actor_critic(agent), hypers)
 
