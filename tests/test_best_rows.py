@@ -91,7 +91,7 @@ def test_only_these_rows_are_drawn():
 
 @pytest.mark.parametrize("top", [0.0, -0.1, 1.5])
 def test_a_share_that_is_none_is_refused(top):
-    with pytest.raises(UserError, match="--top=.* give a number above 0, at most 1"):
+    with pytest.raises(UserError, match=r"--top=.* give a number above 0, at most 1"):
         bc.make(SPEC, dataclasses.replace(bc.PRESETS["smoke"], top=top))
 
 
