@@ -26,13 +26,14 @@ from flax import struct
 
 from jaxrl_suite.algorithms import actor_critic, offline
 from jaxrl_suite.algorithms.actor_critic import Parts, State, Term
+from jaxrl_suite.algorithms.agent_config import AgentConfig
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Algorithm, Array, Key, Metrics, Spec, Transition, Tree
 from jaxrl_suite.values import conservative
 
 
 @dataclass(frozen=True)
-class Config(offline.AgentConfig):
+class Config(AgentConfig):
     """CQL."""
 
     updates: int = 1_000_000

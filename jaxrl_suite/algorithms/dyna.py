@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_suite import buffer
-from jaxrl_suite.algorithms import offline
 from jaxrl_suite.algorithms.actor_critic import ActorCritic, Hypers
 from jaxrl_suite.algorithms.actor_critic import State as AgentState
+from jaxrl_suite.algorithms.agent_config import AgentConfig
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import ensemble, fit, imagine
 from jaxrl_suite.types import (
@@ -39,7 +39,7 @@ from jaxrl_suite.types import (
 
 
 @dataclass(frozen=True)
-class Config(offline.AgentConfig):
+class Config(AgentConfig):
     """What every Dyna-style offline algorithm sets."""
 
     updates: int = 3_000_000

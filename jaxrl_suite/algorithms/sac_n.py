@@ -18,11 +18,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from jaxrl_suite.algorithms import actor_critic, offline
+from jaxrl_suite.algorithms.agent_config import AgentConfig
 from jaxrl_suite.types import Algorithm, Spec
 
 
 @dataclass(frozen=True)
-class Config(offline.AgentConfig):
+class Config(AgentConfig):
     """SAC-N."""
 
     updates: int = 3_000_000
