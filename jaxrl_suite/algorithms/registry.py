@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxrl_suite.algorithms import bc, published, ravl, sac
+from jaxrl_suite.algorithms import bc, mobile, mopo, morel, published, rambo, ravl, sac
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Algorithm, Spec
 
@@ -33,6 +33,12 @@ ALGORITHMS = {
     entry.name: entry
     for entry in (
         Entry("bc", bc.PRESETS, bc.make, MODEL_FREE, "clone the behaviour"),
+        Entry(
+            "mobile", mobile.PRESETS, mobile.make, MODEL_BASED, "penalty: disagreement on the value of what comes next"
+        ),
+        Entry("mopo", mopo.PRESETS, mopo.make, MODEL_BASED, "penalty: the model's noise, off the reward"),
+        Entry("morel", morel.PRESETS, morel.make, MODEL_BASED, "episodes halt where members disagree"),
+        Entry("rambo", rambo.PRESETS, rambo.make, MODEL_BASED, "the model learns on, against the policy"),
         Entry("ravl", ravl.PRESETS, ravl.make, MODEL_BASED, "no penalty; the least of N diverse critics"),
         Entry("sac", sac.PRESETS, sac.make, ONLINE, "maximum entropy, two critics"),
     )
