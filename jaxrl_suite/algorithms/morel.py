@@ -8,9 +8,9 @@ and an unknown step has the reward min_D r - halt_penalty, and no successor.
 
 The threshold is the authors' (their code, mjrl v2), where a larger coefficient halts sooner. A public port multiplies
 by the coefficient, and takes for the greatest disagreement the greatest distance between predictions for *different*
-rows: it halts almost never. The halt penalty counts from the least reward of
-the data, so that halting is bad on every task (that port's convention, with the sign turned); the authors' shipped configurations end the path and add nothing, though their paper has a
-negative reward.
+rows: it halts almost never. The halt penalty counts from the least reward of the data, so that halting is bad on every
+task (that port's convention, with the sign turned); the authors' shipped configurations end the path and add nothing,
+though their paper has a negative reward.
 
 Deviations: the policy is learnt by the shared actor-critic on short rollouts from states of the data, not by natural
 policy gradients on episodes of 700 steps from a cloned policy; the reward is learnt and takes part in the disagreement,

@@ -149,20 +149,22 @@ def make(spec: Spec, config: Config) -> Algorithm:
         hypers: Any = state.agent.hypers
         descend = jax.grad(model_loss, has_aux=True)
 
-        def step(carry: tuple[dyna.State, Array], key: Key) -> tuple[tuple[dyna.State, Array], Metrics]:
-            state, obs = carry
-            grads, (next_obs, metrics) = descend(state.model.weights, model, state, data, obs, key)
-            weights, opt = adam_step(grads, state.extra, state.model.weights, hypers.adversary_lr)
-            return (state._replace(model=state.model._replace(weights=weights), extra=opt), next_obs), metrics
+        def step(carry: tuple[Tree, Tree, Array], key: Key) -> tuple[tuple[Tree, Tree, Array], Metrics]:
+            weights, opt, obs = carry
+            grads, (next_obs, metrics) = descend(weights, model, state, data, obs, key)
+            weights, opt = adam_step(grads, opt, weights, hypers.adversary_lr)
+            return (weights, opt, next_obs), metrics
 
-        def rollout(state: dyna.State, key: Key) -> tuple[dyna.State, Metrics]:
+        def rollout(carry: tuple[Tree, Tree], key: Key) -> tuple[tuple[Tree, Tree], Metrics]:
             start_key, key = jax.random.split(key)
             obs = buffer.share(buffer.draw(data.transitions.obs, start_key, config.adversary_batch))
-            (state, _), metrics = jax.lax.scan(step, (state, obs), jax.random.split(key, config.horizon))
-            return state, metrics
+            keys = jax.random.split(key, config.horizon)
+            (weights, opt, _), metrics = jax.lax.scan(step, (*carry, obs), keys)
+            return (weights, opt), metrics
 
         keys = jax.random.split(key, config.adversary_steps // config.horizon)
-        state, metrics = jax.lax.scan(rollout, state, keys)
+        (weights, opt), metrics = jax.lax.scan(rollout, (state.model.weights, state.extra), keys)
+        state = state._replace(model=state.model._replace(weights=weights), extra=opt)
         return state, jax.tree.map(jnp.mean, metrics)
 
     def prepare(model: WorldModel, params: Params, data: Dataset, key: Key) -> Tree:
