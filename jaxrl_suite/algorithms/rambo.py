@@ -167,10 +167,8 @@ def make(spec: Spec, config: Config) -> Algorithm:
         state = state._replace(model=state.model._replace(weights=weights), extra=opt)
         return state, jax.tree.map(jnp.mean, metrics)
 
-    def prepare(model: WorldModel, params: Params, data: Dataset, key: Key) -> Tree:
-        return ADAM.init(params.weights)
-
-    idea = dyna.Idea(prepare=prepare, adapt=adapt) if config.adversary_steps else dyna.PLAIN
+    optimiser = lambda model, params, data, key: ADAM.init(params.weights)  # noqa: E731
+    idea = dyna.Idea(prepare=optimiser, adapt=adapt) if config.adversary_steps else dyna.PLAIN
     own = {name: getattr(config, name) for name in ("adversary", "adversary_lr", "clone_lr")}
     algorithm = dyna.make(spec, config, ac, Hypers(**dataclasses.asdict(config.hypers()), **own), idea)
     return cloned(algorithm, ac, config) if config.clone_steps else algorithm
