@@ -6,18 +6,18 @@ policy's value, while it goes on to fit the data. Each step minimises
     lambda mean [ A log P(s', r | s, a) ] + NLL of real rows + L2,   P = mean over elites of their densities,
     A = r + gamma d min_j Q_j(s', pi(s')) - min_j Q_j(s, a),         s', r sampled from the model,
 
-with A standardised over the batch and held fixed, and pi(s') the policy's mode. Likely outcomes become likelier where
-A < 0: probability moves to what is worse for the policy. The actor begins as a clone of the behaviour: it minimises the
+with A standardised over the batch and held fixed, and pi(s') the policy's mode. Outcomes become likelier where A < 0:
+probability moves to what is worse for the policy. The actor begins as a clone of the behaviour: it minimises the
 squared distance of a sampled action to the data's.
 
-P is the mixture of joint densities, by logsumexp; a public port averages densities dimension by dimension and without
-logarithms, which is another density and underflows. The authors sum the adversarial term over the batch of 256, where
-the mean is taken here, as in OfflineRL-Kit's latest code; so lambda is the kit's. Deviations: the model takes
+P is the mixture of joint densities, by logsumexp; an average of densities dimension by dimension and without
+logarithms, found in public, is another density and underflows. The authors sum the adversarial term over the batch of
+256, where the mean is taken here, as in OfflineRL-Kit (e3ce697); so lambda is the kit's. Deviations: the model takes
 `adversary_steps` before each period's rollouts, where they take 1000 every 1000 updates and roll out every 250 (the
 `paper` preset takes 250 every 250); their observations are standardised by the data, here only the model's inputs are;
-one batch of real rows serves all members; the fit (`models.fit`) has a fixed number of steps. adversary=0 drops the
-adversarial term and keeps the fit, as published settings mean it; with adversary_steps=0 and clone_steps=0 this is MBPO
-offline.
+one batch of real rows serves all members, and elites stay those of the fit (`models.fit`), which has a fixed number of
+steps. adversary=0 drops the adversarial term and keeps fitting, as published settings mean it; with adversary_steps=0
+and clone_steps=0 this is MBPO offline.
 """
 
 from __future__ import annotations

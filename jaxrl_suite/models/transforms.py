@@ -1,7 +1,8 @@
 """World models made pessimistic: a transform takes a WorldModel and returns one.
 
 Weights and thresholds may be traced, and a transform may be built inside an update: a population then sweeps them in
-one program.
+one program. Transforms stack; one that measures by the sampled reward (ll_variance) belongs innermost, where the reward
+is still the model's own.
 """
 
 from __future__ import annotations
