@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxrl_suite.algorithms import bc, mobile, mopo, morel, published, rambo, ravl, sac
+from jaxrl_suite.algorithms import bc, iql, mobile, mopo, morel, published, rambo, ravl, rebrac, sac, td3_bc
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Algorithm, Spec
 
@@ -33,9 +33,11 @@ ALGORITHMS = {
     entry.name: entry
     for entry in (
         Entry("bc", bc.PRESETS, bc.make, MODEL_FREE, "clone the behaviour"),
-        Entry(
-            "mobile", mobile.PRESETS, mobile.make, MODEL_BASED, "penalty: disagreement on the value of what comes next"
-        ),
+        Entry("bc10", bc.BEST_TENTH, bc.make, MODEL_FREE, "10% BC: clone the tenth of the rows with the best returns"),
+        Entry("td3_bc", td3_bc.PRESETS, td3_bc.make, MODEL_FREE, "climb the value, but stay near the data's actions"),
+        Entry("rebrac", rebrac.PRESETS, rebrac.make, MODEL_FREE, "TD3+BC, with that distance in the target too"),
+        Entry("iql", iql.PRESETS, iql.make, MODEL_FREE, "an expectile of the data's values; clone what beats it"),
+        Entry("mobile", mobile.PRESETS, mobile.make, MODEL_BASED, "penalty: disagreement on the value of next states"),
         Entry("mopo", mopo.PRESETS, mopo.make, MODEL_BASED, "penalty: the model's noise, off the reward"),
         Entry("morel", morel.PRESETS, morel.make, MODEL_BASED, "episodes halt where members disagree"),
         Entry("rambo", rambo.PRESETS, rambo.make, MODEL_BASED, "the model learns on, against the policy"),
