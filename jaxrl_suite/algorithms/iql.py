@@ -15,7 +15,8 @@ rewards by the range of the episodes' returns and multiplies them by the horizon
 V is a scalar whatever the critics' `head` is: an expectile of a distribution's mean, regressed as such. Deviations:
 log std stays within [-5, 2]; critics and policy begin as EDAC's do (bounds from the fan-out, narrow heads); a last
 episode that the end of the data cut is left out of the range of returns; the policy has no dropout. The `quick` preset
-has smaller networks, larger steps and a larger tau, to learn within its 10,000 updates; nothing in it was tuned.
+scales rewards and has smaller networks, larger steps and a larger tau, to learn within its 10,000 updates; nothing in
+it was tuned.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class Config(offline.Config):
     """Adam's step size for V."""
 
 
-QUICK = Config(updates=10_000, evaluations=5, hidden=(128, 128), tau=0.01, actor_lr=1e-3, critic_lr=1e-3, value_lr=1e-3)
+SHORT = Config(updates=10_000, evaluations=5, hidden=(128, 128), scale_rewards=True)
+QUICK = replace(SHORT, tau=0.01, actor_lr=1e-3, critic_lr=1e-3, value_lr=1e-3)
 PRESETS = {
     "smoke": replace(QUICK, updates=100, evaluations=2, hidden=(32, 32)),
     "quick": QUICK,
