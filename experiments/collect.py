@@ -28,6 +28,7 @@ from experiments import options
 from jaxrl_suite import data
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.algorithms import sac
+from jaxrl_suite.data.episodes import episode_returns
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.train import identity, interrupts, loop, record, rundir, session, sinks
@@ -131,6 +132,14 @@ def uniform(spec: Spec, seed: int) -> Callable[[np.ndarray, int], np.ndarray]:
     return lambda obs, step: generator.uniform(-1.0, 1.0, (len(obs), spec.action_dim)).astype(np.float32)
 
 
+def summary(arrays: record.Arrays) -> dict[str, float]:
+    """What a file says of its contents: rows, episodes, and the undiscounted returns of the episodes."""
+    ends = arrays["terminals"] | arrays["timeouts"]
+    returns = episode_returns(arrays["rewards"], ends, completed=True)
+    spread = {"return_mean": returns.mean(), "return_std": returns.std(), "return_max": returns.max()}
+    return {"rows": len(ends), "episodes": len(returns)} | {name: round(float(x), 1) for name, x in spread.items()}
+
+
 def arrays_of(chosen: Options, spec: Spec, display: Display) -> tuple[record.Arrays | None, dict[str, Any]]:
     """The level's transitions and facts about the learners, or None when interrupted."""
     rows = chosen.rows or ROWS
@@ -157,6 +166,7 @@ def arrays_of(chosen: Options, spec: Spec, display: Display) -> tuple[record.Arr
         if chosen.level == "medium-replay":
             return experience(run, chosen.rows), facts
         parts.append(record.rollout(spec.name, run.sampling_policy(), share, chosen.seed))
+        facts[kind]["data"] = summary(parts[-1])
     return record.concatenate(*parts), facts
 
 
@@ -202,6 +212,7 @@ def main() -> int:
     provenance = {
         "options": json.loads(identity.canonical(dataclasses.replace(chosen, out=Path("runs"), log=""))),
         "learners": facts,
+        "data": summary(arrays),
         "recorded": identity.provenance(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
