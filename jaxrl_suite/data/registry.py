@@ -62,6 +62,12 @@ REGISTRY: dict[str, Entry] = dict(
             "medium-replay",
             "a sample of the replay buffer of a SAC agent that was stopped half way",
         ),
+        _entry(
+            "halfcheetah-medium-replay-mini",
+            "HalfCheetah-v4",
+            "medium-replay",
+            "every second or third episode of a SAC agent's first 150,000 steps, after which it returned 3,476",
+        ),
     ]
 )
 
