@@ -72,8 +72,8 @@ REGISTRY: dict[str, Entry] = dict(
             "halfcheetah-medium-expert-mini",
             "HalfCheetah-v4",
             "medium-expert",
-            "stochastic SAC policies after 150,000 steps and after 400,000, half each; the second returns 4,917, short of"
-            " the 5,000 that were asked for and far below D4RL's expert",
+            "stochastic SAC policies after 150,000 steps and after 400,000, half each; the second returns 4,917, short"
+            " of the 5,000 that were asked for and far below D4RL's expert",
         ),
     ]
 )
