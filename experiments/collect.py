@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from experiments import options
 from jaxrl_suite import data
@@ -38,6 +38,7 @@ from jaxrl_suite.types import Spec
 LEVELS = ("random", "medium", "medium-replay", "expert", "medium-expert")
 LICENCE = "MIT"
 ROWS = 100_000  # of every level but medium-replay, unless --rows says otherwise
+WIDTH = 200  # of the table of data sets where no terminal has a width
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Options:
 
 def catalogue() -> Table:
     """The known data sets."""
-    table = Table("name", "environment", "rows", "episodes", "return", "MB", "licence", "source")
+    table = Table(Column("name", no_wrap=True), "environment", "rows", "episodes", "return", "MB", "licence", "source")
     for info in data.catalogue():
         problem = info.provenance.get("problem")
         spread = str(problem or f"{info.return_mean:,.0f} ± {info.return_std:,.0f}")
@@ -190,7 +191,7 @@ def main() -> int:
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.collect", __doc__ or "")
     console = Console(highlight=False, soft_wrap=True)
     if chosen.list:
-        console.print(catalogue())
+        console.print(catalogue(), width=console.width if console.is_terminal else WIDTH, crop=False)
         return 0
     if chosen.level not in LEVELS:
         raise unknown("level", chosen.level, LEVELS)
