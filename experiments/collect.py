@@ -191,7 +191,8 @@ def main() -> int:
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.collect", __doc__ or "")
     console = Console(highlight=False, soft_wrap=True)
     if chosen.list:
-        console.print(catalogue(), width=console.width if console.is_terminal else WIDTH, crop=False)
+        wide = console if console.is_terminal else Console(highlight=False, width=WIDTH)
+        wide.print(catalogue())
         return 0
     if chosen.level not in LEVELS:
         raise unknown("level", chosen.level, LEVELS)
