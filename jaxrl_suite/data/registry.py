@@ -2,7 +2,8 @@
 
 A bundled file is listed in REGISTRY, and its checksum in bundled/SHA256SUMS (the format of `sha256sum`), so that
 publishing a file again edits no code. The folder named by the environment variable JAXRL_SUITE_DATA makes each of its
-`<name>.hdf5` files a data set called `<name>`; a bundled name wins.
+`<name>.hdf5` and `<name>.npz` files a data set called `<name>`; a bundled name wins. `minari:<id>` is a data set in
+Minari's own folder.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxrl_suite import types
-from jaxrl_suite.data.hdf5 import NOT_STATED, DatasetInfo, Window, load_file
+from jaxrl_suite.data import minari
+from jaxrl_suite.data.hdf5 import load_file
+from jaxrl_suite.data.info import NOT_STATED, DatasetInfo, Window
+from jaxrl_suite.data.npz import load_npz
 from jaxrl_suite.errors import UserError, unknown
 
 FOLDER_VARIABLE = "JAXRL_SUITE_DATA"
@@ -69,15 +73,30 @@ REGISTRY: dict[str, Entry] = dict(
 def load(
     name: str, parity: str | None = None, gamma: float = 0.99, window: Window | None = None
 ) -> tuple[types.Dataset, DatasetInfo]:
-    """Load a data set by its name, or by the path of an .hdf5 file. `window` chooses rows of it, see `load_file`."""
+    """Load a data set by its name or path: an .hdf5 or .npz file, or the folder of a Minari data set.
+
+    `window` chooses rows of it, see `load_file`.
+    """
+    if name.startswith(minari.PREFIX):
+        return minari.load_minari(minari.folder_of(name), name, parity, gamma, window=window)
     if _is_path(name):
-        return load_file(name, parity=parity, gamma=gamma, window=window)
+        return _load_path(Path(name).expanduser(), None, parity, gamma, window)
     if name in REGISTRY:
         return _load_bundled(REGISTRY[name], parity, gamma, window)
     local = _local()
     if name in local:
-        return load_file(local[name], name, parity, gamma, window=window)
+        return _load_path(local[name], name, parity, gamma, window)
     raise unknown("data set", name, [*REGISTRY, *local], "(the path of an .hdf5 file works too)")
+
+
+def _load_path(
+    path: Path, name: str | None, parity: str | None, gamma: float, window: Window | None, sha256: str | None = None
+) -> tuple[types.Dataset, DatasetInfo]:
+    """By the reader that the path asks for."""
+    if minari.is_minari(path):
+        return minari.load_minari(path, name, parity, gamma, sha256, window)
+    reader = load_npz if path.suffix.lower() == ".npz" else load_file
+    return reader(path, name, parity, gamma, sha256, window)
 
 
 def names() -> tuple[str, ...]:
@@ -93,7 +112,7 @@ def catalogue() -> list[DatasetInfo]:
 
 def _is_path(name: str) -> bool:
     separators = {"/", os.sep, os.altsep or os.sep}
-    return Path(name).suffix.lower() in (".hdf5", ".h5") or any(mark in name for mark in separators)
+    return Path(name).suffix.lower() in (".hdf5", ".h5", ".npz") or any(mark in name for mark in separators)
 
 
 def _load_bundled(
@@ -121,8 +140,9 @@ def _local() -> dict[str, Path]:
         return {}
     if not Path(folder).expanduser().is_dir():
         raise UserError(f"{FOLDER_VARIABLE} names {folder}, which is not a folder; correct or unset it")
-    files = sorted(Path(folder).expanduser().glob("*.hdf5"))
-    return {path.stem: path for path in files if path.stem not in REGISTRY}
+    files = [path for kind in ("*.npz", "*.hdf5") for path in sorted(Path(folder).expanduser().glob(kind))]
+    found = {path.stem: path for path in files if path.stem not in REGISTRY}  # of two files of one name the .hdf5
+    return dict(sorted(found.items()))
 
 
 def _info(name: str, path: Path, entry: Entry | None) -> DatasetInfo:
