@@ -94,7 +94,10 @@ def check_options(parity: str | None, gamma: float) -> None:
         raise UserError(f"gamma is {gamma}, expected a number from 0 to 1")
 
 
-def check_sha256(where: str, found: str, expected: str | None, advice: str = "reinstall") -> None:
+def check_sha256(where: str, found: str, expected: str | None) -> None:
     """Refuse other bytes than those expected, if any are."""
     if expected is not None and found != expected:
-        raise UserError(f"{where}: the file is damaged (sha256 {found[:12]}..., expected {expected[:12]}...); {advice}")
+        raise UserError(
+            f"{where}: the file is damaged (sha256 {found[:12]}..., expected {expected[:12]}...); "
+            "reinstall, or copy or download it again"
+        )

@@ -87,7 +87,7 @@ def load_minari(
     arrow = _format(metadata, folder) == "arrow"
     files = _arrow_files(folder) if arrow else [folder / _MAIN]
     sha256 = _sha256([folder / _METADATA, *files], folder)
-    check_sha256(str(path), sha256, expected_sha256, "copy or download it again")
+    check_sha256(str(path), sha256, expected_sha256)
     widths = {key: _width(metadata, key, folder) for key in ("observation_space", "action_space")}
     episodes = list(_arrow_episodes(files) if arrow else _hdf5_episodes(folder / _MAIN))
     columns, notes = join(episodes, str(path))

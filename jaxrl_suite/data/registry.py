@@ -3,18 +3,21 @@
 A bundled file is listed in REGISTRY, and its checksum in bundled/SHA256SUMS (the format of `sha256sum`), so that
 publishing a file again edits no code. The folder named by the environment variable JAXRL_SUITE_DATA makes each of its
 `<name>.hdf5` and `<name>.npz` files a data set called `<name>`; a bundled name wins. `minari:<id>` is a data set in
-Minari's own folder.
+Minari's own folder. D4RL's names (`hopper-medium-v2`, see `d4rl`) are looked up in that folder and among the downloads,
+and downloaded otherwise.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxrl_suite import types
-from jaxrl_suite.data import minari
+from jaxrl_suite.data import d4rl, fetch, minari
+from jaxrl_suite.data.d4rl import checksums
 from jaxrl_suite.data.hdf5 import load_file
 from jaxrl_suite.data.info import NOT_STATED, DatasetInfo, Window
 from jaxrl_suite.data.npz import load_npz
@@ -39,14 +42,6 @@ class Entry(NamedTuple):
 def bundled_folder() -> Path:
     """Where the package keeps its data files."""
     return Path(str(resources.files("jaxrl_suite.data").joinpath("bundled")))
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """File name -> sha256, from the folder's SHA256SUMS; empty without one."""
-    sums = folder / "SHA256SUMS"
-    lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []
-    pairs = (line.split(maxsplit=1) for line in lines if line.strip())
-    return {pair[1].lstrip("*"): pair[0].lower() for pair in pairs if len(pair) == 2}
 
 
 _SUMS = checksums(bundled_folder())
@@ -84,9 +79,14 @@ def load(
     if name in REGISTRY:
         return _load_bundled(REGISTRY[name], parity, gamma, window)
     local = _local()
+    if name in d4rl.REMOTES and name not in local:  # the user's own file may have D4RL's name
+        local |= {name: local[stem] for stem in (Path(d4rl.REMOTES[name].file).stem,) if stem in local}
     if name in local:
-        return _load_path(local[name], name, parity, gamma, window)
-    raise unknown("data set", name, [*REGISTRY, *local], "(the path of an .hdf5 file works too)")
+        return _load_path(local[name], name, parity, gamma, window, checksums(local[name].parent).get(local[name].name))
+    if name in d4rl.REMOTES:
+        return _load_d4rl(d4rl.REMOTES[name], parity, gamma, window)
+    d4rl.refuse_old(name)
+    raise unknown("data set", name, [*REGISTRY, *local, *d4rl.REMOTES], "(the path of an .hdf5 file works too)")
 
 
 def _load_path(
@@ -99,15 +99,29 @@ def _load_path(
     return reader(path, name, parity, gamma, sha256, window)
 
 
+def _load_d4rl(
+    remote: d4rl.Remote, parity: str | None, gamma: float, window: Window | None
+) -> tuple[types.Dataset, DatasetInfo]:
+    """From the cache folder, or from the web."""
+    path = d4rl.present(remote)
+    if path is None:
+        if not fetch.offline():
+            print(f"downloading {remote.url} to {d4rl.cache_folder()}", file=sys.stderr)
+        path = d4rl.download(remote)
+    dataset, info = load_file(path, remote.name, parity, gamma, d4rl.expected(remote), window)
+    source = f"D4RL, {remote.url}" if info.source == NOT_STATED else info.source
+    return dataset, info._replace(env=info.env or remote.env, source=source)
+
+
 def names() -> tuple[str, ...]:
-    """Names that `load` knows: bundled data sets, then the user's own."""
-    return (*REGISTRY, *_local())
+    """Names of the data sets that are here: bundled, the user's own, and downloads. `load` knows all of D4RL's."""
+    return tuple(dict.fromkeys((*REGISTRY, *_local(), *_downloaded())))
 
 
 def catalogue() -> list[DatasetInfo]:
     """Every named data set. One that cannot be loaded has no rows and says why under provenance["problem"]."""
     bundled = [_info(name, bundled_folder() / entry.file, entry) for name, entry in REGISTRY.items()]
-    return bundled + [_info(name, path, None) for name, path in _local().items()]
+    return bundled + [_info(name, path, None) for name, path in (_downloaded() | _local()).items()]
 
 
 def _is_path(name: str) -> bool:
@@ -141,8 +155,17 @@ def _local() -> dict[str, Path]:
     if not Path(folder).expanduser().is_dir():
         raise UserError(f"{FOLDER_VARIABLE} names {folder}, which is not a folder; correct or unset it")
     files = [path for kind in ("*.npz", "*.hdf5") for path in sorted(Path(folder).expanduser().glob(kind))]
-    found = {path.stem: path for path in files if path.stem not in REGISTRY}  # of two files of one name the .hdf5
+    given = {remote.file: name for name, remote in d4rl.REMOTES.items()}  # D4RL's files keep their names
+    found = {
+        given.get(path.name, path.stem): path for path in files if path.stem not in REGISTRY
+    }  # of two files of one name the .hdf5
     return dict(sorted(found.items()))
+
+
+def _downloaded() -> dict[str, Path]:
+    """D4RL's data sets in the cache folder."""
+    found = {name: d4rl.present(remote) for name, remote in d4rl.REMOTES.items()}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def _info(name: str, path: Path, entry: Entry | None) -> DatasetInfo:
