@@ -169,14 +169,15 @@ def _attempt(url: str, partial: _Partial, progress: Progress | None, limits: Lim
             _receive(answer, partial.file, start, total, progress, limits, until)
     except urllib.error.HTTPError as error:
         error.close()
+        told = f"the server answered {error.code} {' '.join(str(error.reason).split())}"
         if error.code == 416:
             if have and error.headers.get("Content-Range") == f"bytes */{have}":
                 return  # all of it was there already
             _discard(partial)
             raise _Again("the server has another file by now") from error
         if error.code in _AGAIN:
-            raise _Again(f"the server answered {error.code} {error.reason}", _asked(error.headers)) from error
-        raise UserError(f"{url}: the server answered {error.code} {error.reason}; check the address") from error
+            raise _Again(told, _asked(error.headers)) from error
+        raise UserError(f"{url}: {told}; check the address") from error
     except (TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException) as error:
         raise _Again(one_line(error) or type(error).__name__) from error
     except urllib.error.URLError as error:
@@ -324,7 +325,15 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
 
     def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
         """Judge the address before urllib does: it calls file: an HTTP error."""
-        _scheme(urllib.parse.urljoin(req.full_url, headers.get("location") or headers.get("uri") or ""))
+        to = headers.get("location") or headers.get("uri") or ""
+        try:
+            _scheme(urllib.parse.urljoin(req.full_url, to))
+        except UserError:
+            fp.close()
+            raise
+        except ValueError as error:
+            fp.close()
+            raise UserError(f"{req.full_url}: leads to {to!r}, which is no address ({one_line(error)})") from error
         return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302

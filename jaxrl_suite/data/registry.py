@@ -79,10 +79,11 @@ def load(
     if name in REGISTRY:
         return _load_bundled(REGISTRY[name], parity, gamma, window)
     local = _local()
-    if name in d4rl.REMOTES and name not in local:  # the user's own file may have D4RL's name
-        local |= {name: local[stem] for stem in (Path(d4rl.REMOTES[name].file).stem,) if stem in local}
-    if name in local:
-        return _load_path(local[name], name, parity, gamma, window, checksums(local[name].parent).get(local[name].name))
+    # of a data set of D4RL the user's own file may also have the name that D4RL gave it
+    stem = name if name in local or name not in d4rl.REMOTES else Path(d4rl.REMOTES[name].file).stem
+    if stem in local:
+        path = local[stem]
+        return _load_path(path, name, parity, gamma, window, checksums(path.parent).get(path.name))
     if name in d4rl.REMOTES:
         return _load_d4rl(d4rl.REMOTES[name], parity, gamma, window)
     d4rl.refuse_old(name)
@@ -155,10 +156,7 @@ def _local() -> dict[str, Path]:
     if not Path(folder).expanduser().is_dir():
         raise UserError(f"{FOLDER_VARIABLE} names {folder}, which is not a folder; correct or unset it")
     files = [path for kind in ("*.npz", "*.hdf5") for path in sorted(Path(folder).expanduser().glob(kind))]
-    given = {remote.file: name for name, remote in d4rl.REMOTES.items()}  # D4RL's files keep their names
-    found = {
-        given.get(path.name, path.stem): path for path in files if path.stem not in REGISTRY
-    }  # of two files of one name the .hdf5
+    found = {path.stem: path for path in files if path.stem not in REGISTRY}  # of two files of one name the .hdf5
     return dict(sorted(found.items()))
 
 
