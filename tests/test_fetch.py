@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import http.server
+import io
 import json
 import os
 import threading
@@ -285,7 +286,7 @@ def test_redirects_within_the_web_are_followed_and_resumed(server, tmp_path):
 def test_nothing_leads_back_from_https():
     request = fetch.urllib.request.Request("https://a.example/x")
     with pytest.raises(UserError, match="leads from https to http://b"):
-        fetch._Redirect().redirect_request(request, None, 302, "", {}, "http://b.example/x")
+        fetch._Redirect().redirect_request(request, io.BytesIO(), 302, "", {}, "http://b.example/x")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from test_data import loop
+from test_data import CUT, TERMINAL, TIMEOUT, loop, make, raw
 
+from experiments import collect
 from jaxrl_suite import data
 from jaxrl_suite.data import minari as reader
 from jaxrl_suite.data.memory import FIELDS
@@ -323,3 +324,63 @@ def test_arrow_folders_that_are_incomplete():
     shutil.rmtree(path / "3")
     with pytest.raises(UserError, match="episode 3 is missing, expected all up to 11"):
         data.load(str(path))
+
+
+# --- What we write ---
+def test_the_real_minari_reads_what_we_write(tmp_path, monkeypatch):
+    arrays = make([(3, TERMINAL), (4, TIMEOUT), (1, TERMINAL), (2, CUT)])
+    expected = data.load(raw(tmp_path / "same.hdf5", arrays))[0]
+    for _ in range(2):  # the second replaces the first
+        path = data.write_minari(reader.root(), "toy/walk-v1", arrays, "Toy-v0", {"seed": 3}, "a test")
+    assert [p.name for p in path.parent.iterdir()] == ["walk-v1"]
+    dataset, info = data.load("minari:toy/walk-v1")
+    for x, y in zip((*expected.transitions, *expected[1:5]), (*dataset.transitions, *dataset[1:5]), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert info.env == "Toy-v0" and info.provenance["minari"]["jaxrl_suite"] == {"seed": 3}
+    real = minari.load_dataset("toy/walk-v1")
+    assert (real.total_episodes, real.total_steps, real.env_spec.id) == (4, 10, "Toy-v0")
+    assert real.observation_space.shape == (OBS,) and real.action_space.shape == (ACT,)
+    theirs = data.from_episodes(real.iterate_episodes())[0]
+    for x, y in zip((*theirs.transitions, *theirs[1:5]), (*dataset.transitions, *dataset[1:5]), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert "toy/walk-v1" in minari.list_local_datasets()
+
+
+def test_what_minari_cannot_say_is_not_written(tmp_path):
+    arrays = make([(3, TERMINAL)])
+    for name in ("../x-v0", "toy", "a/../b-v0", "/x-v0"):
+        with pytest.raises(UserError, match="is no Minari id"):
+            data.write_minari(tmp_path / "out", name, arrays, "Toy-v0", {})
+    arrays["next_observations"][0] += 1
+    with pytest.raises(UserError, match="row 0 leads elsewhere"):
+        data.write_minari(tmp_path / "out", "toy-v0", arrays, "Toy-v0", {})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        data.write_minari(tmp_path / "file", "toy-v0", make([(3, TERMINAL)]), "Toy-v0", {})
+    assert not (tmp_path / "out").exists()
+
+
+def test_collect_writes_both_formats(tmp_path, monkeypatch, capsys):
+    words = ["collect", "--level=random", "--rows=60", f"--out={tmp_path}", "--format=d4rl,minari"]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as stop:
+        collect.main()
+    assert stop.value.code == 0, capsys.readouterr().err
+    flat_file, info = data.load(str(tmp_path / "collect" / "hopper-random-mini.hdf5"))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "collect" / "minari"))
+    folder, other = data.load("minari:hopper-random-mini-v0")
+    for x, y in zip((*flat_file.transitions, *flat_file[1:5]), (*folder.transitions, *folder[1:5]), strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert info.env == other.env == "Hopper-v4"
+    assert info.provenance["options"] == other.provenance["minari"]["jaxrl_suite"]["options"]
+    assert minari.load_dataset("hopper-random-mini-v0").total_steps == info.rows
+
+
+@pytest.mark.parametrize(
+    ("word", "message"), [("--format=d4lr", "did you mean d4rl"), ("--format=minari", "--publish")]
+)
+def test_collect_refuses_formats(tmp_path, monkeypatch, capsys, word, message):
+    monkeypatch.setattr("sys.argv", ["collect", "--level=random", f"--out={tmp_path}", word, "--publish"])
+    with pytest.raises(SystemExit) as stop:
+        collect.main()
+    assert stop.value.code == 2 and message in capsys.readouterr().err

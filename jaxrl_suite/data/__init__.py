@@ -4,6 +4,7 @@ from jaxrl_suite.data.episodes import stats, summary
 from jaxrl_suite.data.hdf5 import write
 from jaxrl_suite.data.info import DatasetInfo
 from jaxrl_suite.data.memory import from_episodes
+from jaxrl_suite.data.minari import write_minari
 from jaxrl_suite.data.registry import REGISTRY, Entry, catalogue, load, names
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "stats",
     "summary",
     "write",
+    "write_minari",
 ]

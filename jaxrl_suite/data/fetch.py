@@ -320,6 +320,7 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         """The next request. Range and If-Range go along."""
         if _scheme(newurl) == "http" and _scheme(req.full_url) == "https":
+            fp.close()
             raise UserError(f"{req.full_url}: leads from https to {newurl}; give that address yourself if you trust it")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -18,14 +18,16 @@ import importlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from jaxrl_suite import types
-from jaxrl_suite.data.columns import Columns
+from jaxrl_suite.data.columns import Columns, check, require
 from jaxrl_suite.data.container import LARGEST_RATIO, array, one_line, opened, sha256_of
 from jaxrl_suite.data.info import DatasetInfo, Origin, Window, check_options, check_sha256, finish
 from jaxrl_suite.data.memory import FIELDS, PER_STEP, Episode, join
@@ -38,7 +40,16 @@ WRITTEN_VERSION = "0.5.0"  # of the layout that `write_minari` follows
 _METADATA, _MAIN = "metadata.json", "main_data.hdf5"
 _LARGEST_METADATA = 64_000_000
 _ID = re.compile(r"[A-Za-z0-9_][\w-]*(?:/[A-Za-z0-9_][\w-]*)*", re.ASCII)
-_TOLD = ("dataset_id", "minari_version", "algorithm_name", "author", "code_permalink", "description", "requirements")
+_TOLD = (
+    "dataset_id",
+    "minari_version",
+    "algorithm_name",
+    "author",
+    "code_permalink",
+    "description",
+    "requirements",
+    "jaxrl_suite",
+)
 
 
 # --- Finding ---
@@ -269,3 +280,90 @@ def _numbers(column: Any, name: str, path: Path) -> np.ndarray:
     if x.dtype.kind not in "fiub" or flat.null_count:
         raise UserError(f"{path}: {name} holds {column.type}, expected numbers")
     return x if width is None or name in PER_STEP else x.reshape(-1, width)
+
+
+# --- Writing ---
+def write_minari(
+    folder: str | Path,
+    identifier: str,
+    arrays: Mapping[str, np.ndarray],
+    env: str,
+    provenance: dict[str, Any],
+    description: str = "",
+) -> Path:
+    """Write rows in the D4RL layout, as `hdf5.write` takes them, as the Minari data set `folder/identifier`.
+
+    The folder appears whole, in place of an earlier data set of that name. The environment is named without an entry
+    point: who recovers it needs it registered with Gymnasium.
+
+    Raises:
+        UserError: an episode's rows do not follow each other, the name is not Minari's, or the folder cannot be used.
+    """
+    if not re.fullmatch(rf"{_ID.pattern}-v\d+", identifier, re.ASCII):
+        raise UserError(f"{identifier!r} is no Minari id; expected one such as hopper/medium-v0")
+    target = Path(folder) / identifier
+    where = str(target)
+    require(where, arrays, ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations"))
+    episodes = _split(check(where, {key: np.asarray(x) for key, x in arrays.items()}), where)
+    metadata = {
+        "total_episodes": len(episodes),
+        "total_steps": sum(len(episode.actions) for episode in episodes),
+        "data_format": "hdf5",
+        "observation_space": _box(episodes[0].observations.shape[1], None),
+        "action_space": _box(episodes[0].actions.shape[1], 1.0),
+        "env_spec": json.dumps({"id": env, "entry_point": None, "additional_wrappers": []}),
+        "dataset_id": identifier,
+        "minari_version": WRITTEN_VERSION,
+        "description": description,
+        "jaxrl_suite": provenance,
+    }
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        (temporary / "data").mkdir(parents=True)
+        _store(temporary / "data" / _MAIN, episodes)
+        size = (temporary / "data" / _MAIN).stat().st_size
+        text = json.dumps(metadata | {"dataset_size": round(size / 1e6, 1)}, sort_keys=True)
+        (temporary / "data" / _METADATA).write_text(text, encoding="utf-8")
+        if is_minari(target):
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({one_line(error)})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _split(rows: Columns, where: str) -> list[Episode]:
+    """The episodes, each with its final observation."""
+    assert rows.next_observations is not None and rows.timeouts is not None
+    ends = rows.terminals | rows.timeouts
+    ends[-1] = True
+    inside = np.flatnonzero(~ends)
+    broken = inside[(rows.next_observations[inside] != rows.observations[inside + 1]).any(axis=1)]
+    if len(broken):
+        raise UserError(f"{where}: row {broken[0]} leads elsewhere than to the next row; mark the end of the episode")
+    timeouts = rows.timeouts.copy()
+    timeouts[-1] |= not rows.terminals[-1]
+    episodes, start = [], 0
+    for stop in np.flatnonzero(ends) + 1:
+        part = slice(start, stop)
+        observations = np.concatenate([rows.observations[part], rows.next_observations[stop - 1 : stop]])
+        flags = rows.terminals[part], timeouts[part]
+        episodes.append(Episode(observations, rows.actions[part], rows.rewards[part], *flags))
+        start = int(stop)
+    return episodes
+
+
+def _store(path: Path, episodes: list[Episode]) -> None:
+    with h5py.File(path, "w", track_order=True) as file:  # Minari counts on the order in which groups were made
+        for index, episode in enumerate(episodes):
+            group = file.create_group(f"episode_{index}")
+            group.attrs["id"], group.attrs["total_steps"] = index, len(episode.actions)
+            for name, x in zip(FIELDS, episode, strict=True):
+                group.create_dataset(name, data=x, compression="gzip", shuffle=True)
+
+
+def _box(size: int, bound: float | None) -> str:
+    low, high = ([-bound] * size, [bound] * size) if bound else ([-np.inf] * size, [np.inf] * size)
+    return json.dumps({"type": "Box", "dtype": "float32", "shape": [size], "low": low, "high": high})
