@@ -100,7 +100,9 @@ def describe(
         UserError: the algorithm learns online, the seeds or the settings to vary cannot be read, or devices do not fit.
     """
     if entry.online:
-        raise UserError(f"{entry.name} learns online; use python -m experiments.collect, or choose bc or ravl")
+        raise UserError(
+            f"{entry.name} learns online; use python -m experiments.collect, or choose an offline one (--algo)"
+        )
     devices = devices_of(shared)
     mesh.check_rows(info.rows, devices)
     names = settings.traced(entry.make(spec, config), config)
@@ -123,7 +125,8 @@ def describe(
     seeds = options.parse_seeds(shared.seeds)
     varied = [name for name in names if len({getattr(variant, name) for variant in configs}) > 1]
     changes = [{name: getattr(variant, name) for name in varied} for variant in configs]
-    texts = [_settings(shared, variant, entry.presets[shared.preset]) for variant in configs]
+    preset = algorithms.preset(entry, shared.preset, shared.dataset)
+    texts = [_settings(shared, variant, preset) for variant in configs]
     begun_on = sittings.layouts(shared.resume)[0] if shared.resume else devices.layout()
     group = identity.group_id(frozen, seeds, {"variants": changes} if varied else None, begun_on)
     label = f"{entry.name.replace(':', '.')}-{info.name}"
@@ -281,6 +284,9 @@ def main() -> int:
     options.cache_programs()
     with processes.joined():
         words = options.arguments()
+        if options.asks_for_algorithms(words):
+            Console().print(options.algorithms())
+            return 0
         shared, entry, config = options.offline(words, "python -m experiments.offline_mbrl", __doc__ or "")
         if shared.distributed and not processes.is_worker():
             return supervise.run(processes.parse(shared.distributed), shared.fresh)

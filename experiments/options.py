@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import jax
 import tyro
+from rich.table import Table
 
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, unknown
@@ -33,7 +34,8 @@ class Shared:
     """Options that all experiments share."""
 
     algo: str = "ravl"
-    """Algorithm: a registered name, or your own as package.module:make. Chosen first; it brings its own options."""
+    """Algorithm: a registered name (--algo alone lists them), or your own as package.module:make. Chosen first; it
+    brings its own options."""
     dataset: str = "hopper-medium-replay-mini"
     """Data set: a registered name (python -m experiments.collect --list) or a path to an .hdf5 file."""
     preset: str = "quick"
@@ -157,9 +159,7 @@ def offline(arguments: Sequence[str], prog: str, description: str) -> tuple[Shar
     """Shared options, the algorithm and its config, from a command line."""
     entry = registry.get(peek(arguments, "algo", Shared.algo))
     preset = peek(arguments, "preset", Shared.preset)
-    if preset not in entry.presets:
-        raise unknown("preset", preset, entry.presets)
-    start = entry.presets[preset]
+    start = registry.preset(entry, preset, peek(arguments, "dataset", Shared.dataset))
     kind = dataclasses.make_dataclass(
         "Options",
         [
@@ -174,6 +174,21 @@ def offline(arguments: Sequence[str], prog: str, description: str) -> tuple[Shar
     require_positive(options.config)
     sinks.parse(options.shared.log)
     return options.shared, entry, options.config
+
+
+def asks_for_algorithms(arguments: Sequence[str]) -> bool:
+    """Whether `--algo` stands there without a value."""
+    following = [*arguments[1:], "--"]
+    return any(word == "--algo" and after.startswith("-") for word, after in zip(arguments, following, strict=True))
+
+
+def algorithms() -> Table:
+    """The registered algorithms, family by family."""
+    table = Table("algorithm", "family", "idea")
+    for entry in sorted(registry.ALGORITHMS.values(), key=lambda entry: (entry.family, entry.name)):
+        table.add_row(entry.name, entry.family, entry.idea)
+    table.caption = "options of one: --algo=NAME --help"
+    return table
 
 
 def arguments() -> list[str]:

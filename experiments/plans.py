@@ -65,6 +65,8 @@ class Options:
     """Slurm: partition; empty is the cluster's default."""
     time: int = 60
     """Slurm: minutes of a job. A run that needs more saves, and goes on in another job."""
+    publish: bool = False
+    """Add the rows of the runs that finished to results/, with their curves; renew its claims, page and README."""
     dry_run: bool = False
     """Print the plan and how long it may take, and run nothing."""
     search: str = ""

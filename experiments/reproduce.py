@@ -18,20 +18,15 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments import claims, curves, offline_mbrl, options, report
-from jaxrl_suite import data
+from experiments import claims, offline_mbrl, options, publishing
 from jaxrl_suite.algorithms import registry
-from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
-from jaxrl_suite.report import tables
 from jaxrl_suite.report.claims import REPORTED, Claim, Finding, Needed, judge
 from jaxrl_suite.sweep import grid, tasks
-from jaxrl_suite.train import rundir, session, settings
+from jaxrl_suite.train import rundir, settings
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
 GROUP = 8  # seeds that train in one program; another number gives other rows after some hundred updates
 INTERVAL = ("estimate", "ci_low", "ci_high")
-MARKERS = ("<!-- table:offline_mbrl -->", "<!-- /table -->")
 
 
 @dataclass(frozen=True)
@@ -98,53 +93,6 @@ def _estimate(value: float, low: float, high: float) -> str:
     return f"{value:,.1f}" + (f" [{low:,.1f}, {high:,.1f}]" if math.isfinite(low) and math.isfinite(high) else "")
 
 
-def readme_table(rows: Sequence[dict], info: data.DatasetInfo, preset: str) -> str:
-    """The table of the README, from published rows alone, whose seeds stand in summary.csv."""
-    wanted = ("ravl", "", info.name, preset)
-    mine = [row for row in rows if (row["algo"], row["settings"], row["dataset"], row["preset"]) == wanted]
-    spec = envs.spec(str(info.env))
-    references = offline_mbrl.references(spec, info, RESULTS, preset, "ravl")
-    return tables.to_markdown(mine, references, seeds=False)
-
-
-def publish(rows: Sequence[dict], experiment: str, results: Path) -> None:
-    """Append the rows that are not published yet; write the experiment's claims and the overview anew.
-
-    Raises:
-        UserError: with these rows the claims could not be judged; nothing has been written then.
-    """
-    path = results / experiment / "summary.csv"
-    published = rundir.read_rows(path) if path.exists() else []
-    known = {row["run_id"] for row in published}
-    fresh = [row for row in rows if row["run_id"] not in known]
-    mine = [claim for claim in claims.CLAIMS if claim.experiment == experiment]
-    records = [
-        claims.record(finding, preset)
-        for preset in sorted({str(row["preset"]) for row in [*published, *fresh]})
-        for finding in judge(mine, [row for row in [*published, *fresh] if row["preset"] == preset])
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rundir.upsert_rows(path, fresh, session.SUMMARY_COLUMNS)
-    pd.DataFrame(records, columns=claims.COLUMNS).to_csv(path.parent / "claims.csv", index=False)
-    (results / "CLAIMS.md").write_text(claims.overview(results), encoding="utf-8")
-
-
-def renew_readme(readme: Path, preset: str) -> None:
-    """Put the table of the published rows between the README's markers.
-
-    Raises:
-        UserError: the markers are gone.
-    """
-    text = readme.read_text(encoding="utf-8")
-    if not all(marker in text for marker in MARKERS):
-        raise UserError(f"README.md lacks the markers {' ... '.join(MARKERS)}; put them where the table belongs")
-    head, _, rest = text.partition(MARKERS[0])
-    tail = rest.partition(MARKERS[1])[2]
-    published = rundir.read_rows(RESULTS / offline_mbrl.EXPERIMENT / "summary.csv")
-    table = readme_table(published, data.load(claims.MINI)[1], preset)
-    readme.write_text(f"{head}{MARKERS[0]}\n{table}\n{MARKERS[1]}{tail}", encoding="utf-8")
-
-
 def words_of(need: Needed, seeds: str, chosen: Options) -> list[str]:
     """The command line of a run of one group of seeds."""
     shared = {"algo": need.algo, "dataset": need.dataset, "seeds": seeds, "preset": chosen.preset}
@@ -191,14 +139,9 @@ def main() -> int:
     if code:
         return code
     rows = rows_of(needed, chosen)
-    console.print(shown(judge(tested, rows), published_records(RESULTS, chosen.preset)))
+    console.print(shown(judge(tested, rows), published_records(publishing.RESULTS, chosen.preset)))
     if chosen.publish:
-        publish(rows, offline_mbrl.EXPERIMENT, RESULTS)
-        added, lacking = curves.publish(RESULTS / offline_mbrl.EXPERIMENT, chosen.out / offline_mbrl.EXPERIMENT)
-        console.print(f"learning curves: {added} added; {lacking} published rows have none")
-        renew_readme(RESULTS.parent / "README.md", chosen.preset)
-        report.write(RESULTS, RESULTS / "index.html")
-        console.print(f"published: {RESULTS}; figures: python -m paper_figs")
+        publishing.publish_all(rows, offline_mbrl.EXPERIMENT, chosen.out, console)
     return 0
 
 

@@ -29,10 +29,11 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from experiments import options, plans, searches
+from experiments import options, plans, publishing, searches
 from experiments.plans import FAILED, INTERRUPTED, Options
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import comparison, formats
+from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.sweep import display, executors, schedule, tasks
 
 
@@ -64,6 +65,8 @@ def sweep(runs: Sequence[tasks.Run], chosen: Options, console: Console) -> int:
         console.print(f"interrupted with {len(board.done)} of {len(runs)} runs done; the same command resumes")
         return INTERRUPTED
     closing(runs, console)
+    if chosen.publish:
+        publishing.publish_all(tasks.rows_of(runs), chosen.experiment, chosen.out, console)
     if board.failed:
         console.print(f"{len(board.failed)} of {len(runs)} runs failed: {schedule.failures_file(runs[0])}")
     return FAILED if board.failed else 0
@@ -72,8 +75,13 @@ def sweep(runs: Sequence[tasks.Run], chosen: Options, console: Console) -> int:
 @exits_cleanly
 def main() -> int:
     """Show the plan, or carry it out."""
+    if options.asks_for_algorithms(options.arguments()):
+        Console().print(options.algorithms())
+        return 0
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.sweep", __doc__ or "")
     options.require_positive(chosen)
+    if chosen.publish and (chosen.search or max(options.parse_seeds(chosen.seeds or "1")) >= REPORTED):
+        raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}, and no search: both are for tuning")
     if chosen.space and not chosen.search:
         raise UserError("--space is what a search varies; add --search=optuna, or give values in --grid")
     chosen = replace(chosen, seeds=chosen.seeds or ("1000:1004" if chosen.search else "1"))

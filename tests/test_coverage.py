@@ -18,6 +18,7 @@ from jaxrl_suite.report import (
     spearman,
 )
 from jaxrl_suite.report.bootstrap import expanded_tail, stratified_bootstrap
+from jaxrl_suite.report.jackknife import jackknife_interval
 
 pytestmark = pytest.mark.slow
 
@@ -170,3 +171,24 @@ def test_fisher_interval_of_spearman_would_fall_short_for_five_pairs(monkeypatch
     monkeypatch.setattr(association, "FEWEST_RUNS", 5)
     truth = 6.0 / np.pi * np.arcsin(0.95 / 2.0)
     within(coverage((spearman(x, y) for x, y in correlated(5, 0.95)), truth), 0.57, 0.67)
+
+
+# --- few seeds on several tasks ---
+@pytest.mark.parametrize("seeds", [5, 8])
+@pytest.mark.parametrize(
+    ("kind", "low", "high"), [("normal", 0.93, 0.98), ("skewed", 0.89, 0.95), ("failing", 0.88, 0.95)]
+)
+def test_jackknife_of_an_iqm(kind, seeds, low, high):
+    rng = np.random.default_rng(12)
+    means = np.array([20.0, 50.0, 80.0])
+
+    def draw(runs):
+        shape = (runs, 3)
+        if kind == "skewed":
+            return means + 10.0 * (rng.exponential(1.0, shape) - 1.0)
+        scores = means + rng.normal(0.0, 10.0, shape)
+        return np.where(rng.random(shape) < 0.15, 5.0, scores) if kind == "failing" else scores
+
+    truth = float(aggregate.iqm(draw(400_000)))
+    intervals = [jackknife_interval(aggregate.iqm, draw(seeds)) for _ in range(2000)]
+    within(coverage(intervals, truth), low, high)

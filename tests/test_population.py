@@ -115,15 +115,15 @@ def test_a_diverged_member_is_frozen_and_marked_while_the_others_go_on(data):
     # The second member's step size overflows its weights at once.
     hypers = hypers.replace(learning_rate=jnp.array([3e-4, 1e38, 3e-4]))
     state = jax.jit(phase.init)(keys, hypers, rows, previous)
-    before = jax.tree.map(np.array, state.members.weights)
+    before = jax.tree.map(np.array, state.members.learner.weights)
     program = chunk(phase)
     for _ in range(2):
         state, _ = program.run(state, rows)
     np.testing.assert_array_equal(state.diverged, [False, True, False])
-    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(state.members.weights), strict=True):
+    for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(state.members.learner.weights), strict=True):
         np.testing.assert_array_equal(old[1], new[1])
         assert np.all(np.isfinite(new))
-    assert not np.allclose(jax.tree.leaves(before)[1][0], jax.tree.leaves(state.members.weights)[1][0])
+    assert not np.allclose(jax.tree.leaves(before)[1][0], jax.tree.leaves(state.members.learner.weights)[1][0])
     assert len(program.traces) == 1
 
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from experiments import claims, curves, page, report, reproduce
+from experiments import claims, curves, page, publishing, report
 from jaxrl_suite.report import mean_interval
 from jaxrl_suite.train import identity, rundir, session
 
@@ -212,8 +212,8 @@ def test_the_page_is_accessible_and_asks_nobody(results, runs):
 
 
 def test_the_published_page_is_that_of_the_published_rows():
-    committed = (reproduce.RESULTS / "index.html").read_text(encoding="utf-8")
-    assert committed == built(reproduce.RESULTS), "python -m experiments.report writes it anew"
+    committed = (publishing.RESULTS / "index.html").read_text(encoding="utf-8")
+    assert committed == built(publishing.RESULTS), "python -m experiments.report writes it anew"
 
 
 # --- the command ---

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from experiments import claims, options, reproduce
+from experiments import claims, options, publishing, reproduce
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import Interval, mean_interval
 from jaxrl_suite.report.claims import RULES, Needed, above, judge, verdict
@@ -178,11 +178,11 @@ def test_publishing_appends_whole_rows_and_writes_the_claims(tmp_path, monkeypat
     monkeypatch.setattr(claims, "CLAIMS", MADE_UP)
     monkeypatch.setattr(session, "SUMMARY_COLUMNS", list(rows([1.0], "bc")[0]))
     first = [*rows([500.0, 600.0, 550.0], "bc"), *rows([900.0, 1200.0, 1000.0], "ravl")]
-    reproduce.publish(first, "offline_mbrl", tmp_path)
+    publishing.publish(first, "offline_mbrl", tmp_path)
     summary = tmp_path / "offline_mbrl" / "summary.csv"
     before = summary.read_text()
     changed = [{**first[0], "return_last": 0.0}]
-    reproduce.publish([*changed, *rows([500.0, 600.0, 550.0, 700.0], "bc")[3:]], "offline_mbrl", tmp_path)
+    publishing.publish([*changed, *rows([500.0, 600.0, 550.0, 700.0], "bc")[3:]], "offline_mbrl", tmp_path)
     assert summary.read_text().startswith(before)
     assert len(summary.read_text().splitlines()) == 8
     table = pd.read_csv(tmp_path / "offline_mbrl" / "claims.csv")
@@ -194,20 +194,20 @@ def test_publishing_appends_whole_rows_and_writes_the_claims(tmp_path, monkeypat
 
     held = summary.read_text()
     with pytest.raises(UserError, match="two rows"):
-        reproduce.publish([{**first[0], "run_id": "another"}], "offline_mbrl", tmp_path)
+        publishing.publish([{**first[0], "run_id": "another"}], "offline_mbrl", tmp_path)
     assert summary.read_text() == held
 
 
 def test_published_claims_follow_from_the_published_rows():
     """claims.csv and CLAIMS.md are what the code says of summary.csv today."""
-    folder = reproduce.RESULTS / "offline_mbrl"
+    folder = publishing.RESULTS / "offline_mbrl"
     published = rundir.read_rows(folder / "summary.csv")
     quick = [row for row in published if row["preset"] == "quick"]
     records = [claims.record(finding, "quick") for finding in judge(claims.CLAIMS, quick)]
     table = pd.read_csv(folder / "claims.csv").fillna({"seeds": ""})
     mine = table[table["preset"] == "quick"].reset_index(drop=True)
     pd.testing.assert_frame_equal(mine, pd.DataFrame(records, columns=claims.COLUMNS), check_dtype=False)
-    assert (reproduce.RESULTS / "CLAIMS.md").read_text(encoding="utf-8") == claims.overview(reproduce.RESULTS)
+    assert (publishing.RESULTS / "CLAIMS.md").read_text(encoding="utf-8") == claims.overview(publishing.RESULTS)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_the_same_rows_give_the_same_bytes_in_two_processes(tmp_path):
         published = [*rows([500.0, 600.0, 700.0], "bc"), *rows([900.0, 1200.0, 1000.0], "ravl")]
         rundir.upsert_rows(path, published, list(published[0]))
         command = [sys.executable, "-m", "paper_figs", "--only=offline_mbrl", f"--results={tmp_path / attempt}"]
-        subprocess.run(command, cwd=reproduce.RESULTS.parent, check=True, capture_output=True)
+        subprocess.run(command, cwd=publishing.RESULTS.parent, check=True, capture_output=True)
         drawn.append({p.name: p.read_bytes() for p in path.parent.glob("made-up.*")})
     assert sorted(drawn[0]) == ["made-up.pdf", "made-up.png"]
     assert drawn[0] == drawn[1]

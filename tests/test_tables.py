@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from experiments import claims, plans, reproduce, sweep, tables
+from experiments import claims, plans, publishing, sweep, tables
 from jaxrl_suite import data
 from jaxrl_suite.report import comparison, mean_interval
 from jaxrl_suite.report.comparison import METRICS
@@ -17,7 +17,7 @@ from jaxrl_suite.report.formats import COLUMNS, FORMATS
 from jaxrl_suite.sweep import tasks
 from jaxrl_suite.train import rundir, session
 
-PUBLISHED = reproduce.RESULTS / "offline_mbrl"
+PUBLISHED = publishing.RESULTS / "offline_mbrl"
 
 
 @pytest.fixture
@@ -207,9 +207,9 @@ def test_the_rows_are_never_overwritten(refused, folder, tmp_path):
 
 # --- the README ---
 def test_the_readme_shows_the_published_rows():
-    text = (reproduce.RESULTS.parent / "README.md").read_text(encoding="utf-8")
-    assert all(text.count(marker) == 1 for marker in reproduce.MARKERS)
-    shown = text.partition(reproduce.MARKERS[0])[2].partition(reproduce.MARKERS[1])[0]
+    text = (publishing.RESULTS.parent / "README.md").read_text(encoding="utf-8")
+    assert all(text.count(marker) == 1 for marker in publishing.MARKERS)
+    shown = text.partition(publishing.MARKERS[0])[2].partition(publishing.MARKERS[1])[0]
     rows = rundir.read_rows(PUBLISHED / "summary.csv")
-    made = reproduce.readme_table(rows, data.load(claims.MINI)[1], "quick")
+    made = publishing.readme_table(rows, data.load(claims.MINI)[1], "quick")
     assert shown.strip("\n") == made

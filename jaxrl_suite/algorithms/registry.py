@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxrl_suite.algorithms import bc, ravl, sac
+from jaxrl_suite.algorithms import bc, published, ravl, sac
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Algorithm, Spec
 
@@ -37,6 +37,18 @@ ALGORITHMS = {
         Entry("sac", sac.PRESETS, sac.make, ONLINE, "maximum entropy, two critics"),
     )
 }
+
+
+def preset(entry: Entry, name: str, dataset: str = "") -> Any:
+    """The Config of a preset; `paper` has what is published for the data set, where something is.
+
+    Raises:
+        UserError: no such preset.
+    """
+    if name not in entry.presets:
+        raise unknown("preset", name, entry.presets)
+    config = entry.presets[name]
+    return published.applied(config, entry.name, dataset) if name == "paper" else config
 
 
 def get(name: str) -> Entry:

@@ -171,6 +171,47 @@ def above_column(metric: str, ours: Needed, column: str) -> Callable[[Rows], Evi
     return lambda rows: _paired(_by_seed(rows, ours, metric), _by_seed(rows, ours, column))
 
 
+def above_each(
+    metric: str, ours: Sequence[Needed], rivals: Mapping[str, Sequence[Needed]]
+) -> Callable[[Rows], Evidence]:
+    """Differences of a metric to the hardest rival, on several tasks; a seed counts where it finished all of them.
+
+    `ours` and each rival are the same algorithm on every task, in the same order; a difference is a mean over tasks.
+    The hardest rival is the one whose interval reaches lowest: where that lies above 0, so do all the others (an
+    intersection-union test, which needs no correction for the number of rivals). Without its rows nothing is found.
+    """
+
+    def evidence(rows: Rows) -> Evidence:
+        mine = _over_tasks(rows, ours, metric)
+        found = [_paired(mine, _over_tasks(rows, theirs, metric)) for theirs in rivals.values()]
+        lacking = [one for one in found if len(one.differences) < 2]
+        return lacking[0] if lacking else min(found, key=lambda one: mean_interval(one.differences).low)
+
+    return evidence
+
+
+def above_mean(
+    metric: str, ours: Sequence[Sequence[Needed]], theirs: Sequence[Sequence[Needed]]
+) -> Callable[[Rows], Evidence]:
+    """Differences between the means of two groups of algorithms, each given as its runs on the same tasks, per seed."""
+
+    def mean(rows: Rows, group: Sequence[Sequence[Needed]]) -> dict[int, float]:
+        return _mean_by_seed([_over_tasks(rows, needed, metric) for needed in group])
+
+    return lambda rows: _paired(mean(rows, ours), mean(rows, theirs))
+
+
+def _over_tasks(rows: Rows, needed: Sequence[Needed], metric: str) -> dict[int, float]:
+    """The mean of a metric over tasks by seed, of the seeds that finished them all."""
+    return _mean_by_seed([_by_seed(rows, one, metric) for one in needed])
+
+
+def _mean_by_seed(columns: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """The mean over columns of the seeds that all of them have."""
+    common = set.intersection(*(set(column) for column in columns))
+    return {seed: float(np.mean([column[seed] for column in columns])) for seed in sorted(common)}
+
+
 def _paired(a: Mapping[int, float], b: Mapping[int, float]) -> Evidence:
     seeds = tuple(sorted(set(a) & set(b)))
     return Evidence(np.array([a[seed] - b[seed] for seed in seeds]), seeds)

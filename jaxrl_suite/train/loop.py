@@ -24,7 +24,7 @@ from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.mesh import SEED, Devices
 from jaxrl_suite.train import checkpoint, identity, members, processes
-from jaxrl_suite.train.compose import Chunk, Population, begin, chunk, population
+from jaxrl_suite.train.compose import Chunk, Population, begin, chunk, compiled, population
 from jaxrl_suite.train.display import Display
 from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
 from jaxrl_suite.train.host import Host
@@ -228,6 +228,8 @@ class _Run:
     def _one_phase(self, index: int, phase: Phase, state: Population, ticks: int) -> Population | None:
         """Run a phase from `ticks` on; None when interrupted (the state is saved)."""
         program = chunk(phase, self.job.devices, state)
+        if phase.request is None and ticks < phase.ticks:
+            program = compiled(program, state, self.job.data)
         self.display.phase(phase.name, phase.ticks * phase.updates_per_tick, ticks * phase.updates_per_tick)
         saved = time.monotonic()
         while ticks < phase.ticks:

@@ -20,7 +20,7 @@ from jaxrl_suite.models import fit as fits
 from jaxrl_suite.models.ensemble import EnsembleConfig
 from jaxrl_suite.models.fit import FitConfig
 from jaxrl_suite.train import loop, members
-from jaxrl_suite.train.compose import Population, chunk, population
+from jaxrl_suite.train.compose import Population, chunk, compiled, population
 from jaxrl_suite.train.evaluate import Evaluator, make_evaluator
 from jaxrl_suite.types import Algorithm, Array, Dataset, Params, Phase, Spec, Tree, WorldModel
 
@@ -68,16 +68,16 @@ def policy_of(algorithm: Algorithm, parameters: Tree, index: int) -> Callable[[A
     return lambda obs: act(jnp.asarray(obs))
 
 
-def algorithm(name: str, spec: Spec, preset: str = "quick", **changes: Any) -> Algorithm:
+def algorithm(name: str, spec: Spec, preset: str = "quick", dataset: str = "", **changes: Any) -> Algorithm:
     """A registered algorithm (or `package.module:make`) for `spec`: a preset with fields of its Config changed.
+
+    The `paper` preset has what is published for `dataset`, where something is.
 
     Raises:
         UserError: no such algorithm, preset or field, or sizes that do not fit each other.
     """
     entry = registry.get(name)
-    if preset not in entry.presets:
-        raise unknown("preset", preset, entry.presets)
-    config = entry.presets[preset]
+    config = registry.preset(entry, preset, dataset)
     known = [field.name for field in dataclasses.fields(config)]
     for field in changes:
         if field not in known:
@@ -118,7 +118,7 @@ def learn(
     for index in range(0 if model is None else 1, len(algorithm.phases)):
         phase = population(algorithm.phases[index])
         state = jax.jit(phase.init)(*members.arguments(people, dataset, index, previous))
-        program = chunk(phase)
+        program = compiled(chunk(phase), state, dataset)
         for chunks in range(1, phase.ticks // phase.chunk + 1):
             state, values = program.run(state, dataset)
             update = chunks * phase.chunk * phase.updates_per_tick

@@ -1,0 +1,129 @@
+"""All algorithms of a suite: interquartile means, probabilities of improvement over BC, performance profiles.
+
+A suite is what the rows make one: algorithms that finished the same seeds on the same data sets, two or more of each,
+after the same number of updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxrl_suite.algorithms import registry
+from jaxrl_suite.report import Interval, aggregate, stratified_bootstrap
+from jaxrl_suite.report.bootstrap import Statistic
+from jaxrl_suite.report.jackknife import jackknife_interval
+from jaxrl_suite.report.stats import FEWEST_RUNS
+from paper_figs.style import BLUE, GREY, ORANGE
+
+EXPERIMENT = "offline_mbrl"
+COLOURS = {registry.MODEL_BASED: ORANGE, registry.MODEL_FREE: BLUE}
+
+
+class Suite(NamedTuple):
+    """Comparable runs."""
+
+    name: str
+    datasets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    scores: Mapping[str, np.ndarray]  # algorithm -> last scores [seeds, data sets]
+
+
+def draw(results: Path) -> dict[str, Figure]:
+    """Figures by path without ending, one per suite, from `results/offline_mbrl/summary.csv`."""
+    rows = pd.read_csv(results / EXPERIMENT / "summary.csv", dtype={"settings": str})
+    return {f"{EXPERIMENT}/{suite.name}": _figure(suite) for suite in suites(rows)}
+
+
+def suites(rows: pd.DataFrame) -> list[Suite]:
+    """What can be compared in `rows`: data sets that most algorithms share, and the seeds that all of those share."""
+    rows = rows[(rows["status"] == "finished") & rows["score_last"].notna()]
+    found = []
+    for (preset, updates), group in rows.groupby(["preset", "updates"]):
+        cells = group.assign(line=_lines(group)).pivot(index=["line", "seed"], columns="dataset", values="score_last")
+        cells = cells.loc[:, cells.groupby("line").count().gt(0).sum() > 1].dropna()
+        algos = list(dict.fromkeys(cells.index.get_level_values("line")))
+        if len(algos) < 2 or cells.shape[1] < 2:
+            continue
+        seeds = sorted(set.intersection(*(set(cells.loc[algo].index) for algo in algos)))
+        if len(seeds) < 2:
+            continue
+        scores = {algo: cells.loc[algo].loc[seeds].to_numpy(float) for algo in algos}
+        found.append(Suite(f"algorithms-{preset}-{updates}", tuple(cells.columns), tuple(seeds), scores))
+    return found
+
+
+def _lines(rows: pd.DataFrame) -> pd.Series:
+    """What a row counts for: its algorithm, with its settings where they differ among the algorithm's rows."""
+    settings = rows["settings"].fillna("")
+    several = settings.groupby(rows["algo"]).transform("nunique") > 1
+    return rows["algo"] + (" " + settings).where(several, "").str.rstrip()
+
+
+def interval(statistic: Statistic, *scores: np.ndarray) -> Interval:
+    """An aggregate with its interval: bootstrap where there are ten seeds, else jackknife."""
+    if len(scores[0]) < FEWEST_RUNS:
+        return jackknife_interval(statistic, *scores)
+    return stratified_bootstrap(statistic, *scores, rng=np.random.default_rng(0))
+
+
+def _figure(suite: Suite) -> Figure:
+    figure = Figure(figsize=(10.5, 0.27 * len(suite.scores) + 2.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1, 1))
+    order = sorted(suite.scores, key=lambda algo: float(aggregate.iqm(suite.scores[algo])))
+    _intervals(left, {algo: interval(aggregate.iqm, suite.scores[algo]) for algo in order})
+    left.set_yticks(range(len(order)), order)
+    left.set_xlabel("IQM of last scores, 95% interval")
+    if "bc" in suite.scores:
+        better, bc = aggregate.probability_of_improvement, suite.scores["bc"]
+        _intervals(middle, {algo: interval(better, suite.scores[algo], bc) if algo != "bc" else None for algo in order})
+        middle.axvline(0.5, color=GREY, linestyle="--", linewidth=1.2)
+        middle.set_xlim(0, 1)
+        middle.set_xlabel("probability of improvement over BC")
+        middle.set_yticks(range(len(order)), [""] * len(order))
+    else:
+        middle.set_axis_off()
+    _profiles(right, suite)
+    runs = f"{len(suite.seeds)} seeds on {', '.join(suite.datasets)}"
+    figure.suptitle(f"{runs}\nlast scores (0 random, 100 expert); what varies: seeds", fontsize=9)
+    return figure
+
+
+def _colour(algo: str) -> str:
+    entry = registry.ALGORITHMS.get(algo.split()[0])
+    return COLOURS.get(entry.family if entry else "", GREY)
+
+
+def _intervals(axes: Axes, intervals: Mapping[str, Interval | None]) -> None:
+    """A line per algorithm: the estimate, with its interval where there is one."""
+    for place, (algo, found) in enumerate(intervals.items()):
+        if found is None:
+            continue
+        axes.plot(found.estimate, place, "o", color=_colour(algo), markersize=5)
+        if found.bounded:
+            axes.plot([found.low, found.high], [place, place], color=_colour(algo), linewidth=1.6)
+    axes.set_ylim(-0.6, len(intervals) - 0.4)
+    axes.grid(axis="x", linewidth=0.4, alpha=0.5)
+
+
+def _profiles(axes: Axes, suite: Suite) -> None:
+    """Share of runs above a score: thin, an algorithm; thick, all runs of a family."""
+    every = np.concatenate([scores.ravel() for scores in suite.scores.values()])
+    thresholds = np.linspace(min(0.0, float(every.min())), float(every.max()), 200)
+    for family, colour in COLOURS.items():
+        mine = [scores for algo, scores in suite.scores.items() if _colour(algo) == colour]
+        for scores in mine:
+            axes.step(thresholds, aggregate.performance_profile(scores, thresholds), color=colour, alpha=0.3, lw=0.8)
+        if mine:
+            whole = aggregate.performance_profile(np.concatenate(mine), thresholds)
+            axes.step(thresholds, whole, color=colour, linewidth=2.2, label=family.removeprefix("offline, "))
+    axes.set_xlabel("score")
+    axes.set_ylabel("share of runs above it")
+    axes.set_ylim(0, 1)
+    axes.legend(frameon=False, fontsize=8)

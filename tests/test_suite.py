@@ -1,0 +1,135 @@
+"""Comparing many algorithms on several data sets with few seeds: intervals, claims, figure."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxrl_suite.report import aggregate, mean_interval
+from jaxrl_suite.report.claims import Needed, above_each, above_mean
+from jaxrl_suite.report.jackknife import jackknife_interval
+from paper_figs import algorithms
+
+TASKS = ("hopper", "walker2d")
+
+
+def rows(algo, scores, settings=""):
+    """Summary rows from `scores` [seeds, tasks]."""
+    return [
+        {
+            "algo": algo,
+            "dataset": task,
+            "preset": "quick",
+            "settings": settings,
+            "seed": seed,
+            "updates": 100,
+            "score_last": float(value),
+            "status": "finished",
+        }
+        for seed, line in enumerate(np.asarray(scores, float))
+        for task, value in zip(TASKS, line, strict=True)
+    ]
+
+
+def needed(algo):
+    return [Needed(algo, task) for task in TASKS]
+
+
+# --- Jackknife ---
+def test_of_a_mean_it_is_students_interval_over_seeds():
+    scores = np.random.default_rng(0).normal(50.0, 10.0, (5, 3))
+    found, expected = jackknife_interval(aggregate.mean, scores), mean_interval(scores.mean(axis=1))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_of_two_algorithms_seeds_are_left_out_together():
+    """What both owe to the seed cancels in a difference of means."""
+    rng = np.random.default_rng(1)
+    luck = rng.normal(0.0, 100.0, (6, 1))
+    ours, theirs = luck + rng.normal(1.0, 0.1, (6, 2)), luck + rng.normal(0.0, 0.1, (6, 2))
+    found = jackknife_interval(lambda a, b: aggregate.mean(a) - aggregate.mean(b), ours, theirs)
+    assert found.high - found.low < 1.0
+    assert found.low < 1.0 < found.high or abs(found.estimate - 1.0) < 0.2
+
+
+def test_two_seeds_and_missing_scores_have_no_bounds():
+    assert not jackknife_interval(aggregate.iqm, np.ones((2, 3))).bounded
+    assert not jackknife_interval(aggregate.mean, np.array([[1.0], [np.nan], [2.0]])).bounded
+    with pytest.raises(ValueError, match="equal seeds"):
+        jackknife_interval(aggregate.probability_of_improvement, np.ones((3, 2)), np.ones((4, 2)))
+
+
+# --- Claims over several tasks ---
+def test_the_hardest_rival_decides():
+    ours, easy, hard = np.full((4, 2), 50.0), np.full((4, 2), 10.0), np.full((4, 2), 49.0)
+    noise = np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, -1.0], [2.0, 2.0]])
+    found = [*rows("ours", ours), *rows("easy", easy + noise), *rows("hard", hard + noise)]
+    evidence = above_each("score_last", needed("ours"), {"easy": needed("easy"), "hard": needed("hard")})
+    np.testing.assert_allclose(evidence(found).differences, 1.0 - noise[:, 0])
+    # The hardest is the one whose interval reaches lowest, not the one with the least mean difference.
+    wild = hard - 3.0 + 20.0 * noise
+    assert above_each("score_last", needed("ours"), {"hard": needed("hard"), "wild": needed("wild")})(
+        [*found, *rows("wild", wild)]
+    ).differences == pytest.approx(4.0 - 20.0 * noise[:, 0])
+
+
+def test_a_rival_without_runs_leaves_the_claim_open():
+    found = [*rows("ours", np.full((4, 2), 50.0)), *rows("easy", np.full((4, 2), 10.0))]
+    evidence = above_each("score_last", needed("ours"), {"easy": needed("easy"), "absent": needed("absent")})
+    assert len(evidence(found).differences) == 0
+
+
+def test_a_seed_counts_where_it_finished_every_task():
+    ours, theirs = rows("ours", [[1.0, 3.0], [5.0, 7.0], [9.0, 11.0]]), rows("theirs", np.zeros((3, 2)))
+    ours[2]["status"] = "diverged"  # seed 1 on the first task
+    evidence = above_mean("score_last", [needed("ours")], [needed("theirs")])([*ours, *theirs])
+    assert evidence.seeds == (0, 2)
+    np.testing.assert_allclose(evidence.differences, [2.0, 10.0])
+
+
+def test_groups_are_compared_by_their_means():
+    found = [*rows("a", np.full((3, 2), 1.0)), *rows("b", np.full((3, 2), 3.0)), *rows("c", np.full((3, 2), 5.0))]
+    evidence = above_mean("score_last", [needed("a"), needed("b")], [needed("c")])(found)
+    np.testing.assert_allclose(evidence.differences, -3.0)
+
+
+# --- Figure ---
+def table(*parts):
+    return pd.DataFrame([row for part in parts for row in part])
+
+
+def test_a_suite_is_what_finished_the_same_seeds_on_the_same_data():
+    more = rows("bc", np.arange(12.0).reshape(6, 2))
+    other = [row | {"updates": 7} for row in rows("ravl", np.zeros((6, 2)))]
+    alone = [row | {"dataset": "pendulum"} for row in rows("bc", np.zeros((3, 2)))[::2]]
+    broken = rows("mopo", np.ones((5, 2)))
+    broken[-1]["status"] = "diverged"
+    (suite,) = algorithms.suites(table(more, rows("iql", np.ones((5, 2))), other, alone, broken))
+    assert (suite.name, suite.datasets, suite.seeds) == ("algorithms-quick-100", TASKS, (0, 1, 2, 3))
+    np.testing.assert_array_equal(suite.scores["bc"], np.arange(8.0).reshape(4, 2))
+    assert set(suite.scores) == {"bc", "iql", "mopo"}
+
+
+def test_settings_are_lines_of_their_own_where_an_algorithm_has_several():
+    plain, one, other = (np.full((3, 2), value) for value in (1.0, 2.0, 3.0))
+    found = [*rows("bc", plain), *rows("ravl", one, "critics=4"), *rows("ravl", other, "critics=4 diversity=0")]
+    (suite,) = algorithms.suites(table(found))
+    assert set(suite.scores) == {"bc", "ravl critics=4", "ravl critics=4 diversity=0"}
+    (suite,) = algorithms.suites(table(found[:12]))
+    assert set(suite.scores) == {"bc", "ravl"}
+
+
+def test_rows_of_one_algorithm_or_one_data_set_make_no_suite():
+    assert algorithms.suites(table(rows("bc", np.ones((5, 2))))) == []
+    one = [row for row in (*rows("bc", np.ones((5, 2))), *rows("iql", np.ones((5, 2)))) if row["dataset"] == "hopper"]
+    assert algorithms.suites(table(one)) == []
+
+
+def test_the_figure_shows_every_algorithm(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "offline_mbrl"
+    folder.mkdir()
+    names = ("bc", "ravl", "iql")
+    table(*(rows(algo, rng.normal(30.0, 5.0, (5, 2))) for algo in names)).to_csv(folder / "summary.csv", index=False)
+    ((name, figure),) = algorithms.draw(tmp_path).items()
+    assert name == "offline_mbrl/algorithms-quick-100"
+    assert {label.get_text() for label in figure.axes[0].get_yticklabels()} == set(names)
