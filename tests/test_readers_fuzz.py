@@ -145,7 +145,7 @@ def test_changed_bytes(files, kind, draw):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=5000, deadline=None, suppress_health_check=CHECKS)
+@settings(max_examples=800, deadline=None, suppress_health_check=CHECKS)
 @given(draw=st.data())
 def test_changed_bytes_for_long(files, kind, draw):
     load_changed(files, kind, draw)
