@@ -161,3 +161,20 @@ def test_unchanged_they_hold_what_was_written(files, kind):
     np.testing.assert_array_equal(dataset.transitions.action, arrays["actions"])
     assert info.episodes == 3
     fits(dataset, info)
+
+
+@pytest.mark.parametrize("size", [0, 2**64 - 16, 2**40])
+def test_a_heap_that_does_not_end_does_not_hang(tmp_path, size):
+    """HDF5 1.14 walks on the spot for ever where an object of its global heap takes no room."""
+    path = tmp_path / "x.hdf5"
+    data.write(path, make(SHAPE), "Hopper-v4", {"seed": 1}, "MIT", "a test")
+    content = bytearray(path.read_bytes())
+    at, found = content.index(b"GCOL") + 16, []
+    while at < len(content) and (index := int.from_bytes(content[at : at + 2], "little")):
+        found.append(index)
+        at += 16 + (int.from_bytes(content[at + 8 : at + 16], "little") + 7) // 8 * 8
+    assert found  # the texts of the attributes
+    content[at + 8 : at + 16] = size.to_bytes(8, "little")  # of what is free behind them
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"truncated or damaged .a heap of texts does not end"):
+        data.load(str(path))

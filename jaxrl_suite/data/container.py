@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from jaxrl_suite.errors import UserError
 
 # gzip cannot shrink further than about 1 to 1032: a file that declares more is empty space meant to fill the memory
 LARGEST_RATIO = 1100
+_HEAP, _OBJECT = b"GCOL\x01\0\0\0", 16  # how a collection of texts begins, and the header of each object in it
 _DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)  # what h5py raises on broken bytes
 
 
@@ -57,11 +59,42 @@ def opened(path: Path) -> Iterator[h5py.File]:
     """The file, open for reading; what h5py raises on broken bytes meanwhile becomes a UserError."""
     if not h5py.is_hdf5(path):
         raise UserError(f"{path}: not an HDF5 file, expected a data set in the D4RL layout")
+    if not _heaps_end(path):
+        raise UserError(f"{path}: truncated or damaged (a heap of texts does not end); copy or download it again")
     try:
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except _DAMAGED as error:
         raise UserError(f"{path}: truncated or damaged ({one_line(error)}); copy or download it again") from error
+
+
+def _heaps_end(path: Path) -> bool:
+    """Whether HDF5 comes to an end where it walks through the collections that hold texts of variable length.
+
+    Where an object says that it takes no room, the library walks on the spot for ever, and no signal reaches Python.
+    A collection is `GCOL`, a version, its size and objects: index, references, size, bytes padded to eight.
+    """
+    if not path.stat().st_size:
+        return True
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place = content.find(_HEAP)
+        while place >= 0:
+            size = int.from_bytes(content[place + 8 : place + 16], "little")
+            if not _walk_ends(content, place + 16, min(place + size, len(content))):
+                return False
+            place = content.find(_HEAP, place + 16)
+    return True
+
+
+def _walk_ends(content: mmap.mmap, at: int, stop: int) -> bool:
+    while stop - at >= _OBJECT:
+        index = int.from_bytes(content[at : at + 2], "little")
+        size = int.from_bytes(content[at + 8 : at + 16], "little")
+        room = _OBJECT + (size + 7) // 8 * 8 if index else size  # index 0: what is free, its own header included
+        if not _OBJECT <= room <= stop - at:
+            return False
+        at += room
+    return True
 
 
 def array(file: h5py.File, key: str, path: Path) -> h5py.Dataset | None:
