@@ -1,10 +1,11 @@
 """Collect a data set: train online SAC and record what it did, or what it can do.
 
 Levels: `random`, uniformly random actions. `medium-replay`, everything that a SAC learner experienced on its way to
-`--steps` environment steps. `medium`, rollouts of the stochastic policy that this learner ends with. `expert`, rollouts
-of a learner after `--expert-steps`, written only if its evaluation return reaches `--threshold` (a stated return, not
-D4RL's million steps). `medium-expert`, half of each. Files follow the D4RL HDF5 schema (`--format=d4rl`), Minari's, or
-both, and say how they were made.
+`--steps` environment steps; with fewer `--rows`, whole episodes evenly spaced in the order in which they began, as many
+as fit. `medium`, rollouts of the stochastic policy that this learner ends with. `expert`, rollouts of the stochastic
+policy of a learner after `--expert-steps`, written only if its evaluation return reaches `--threshold` (a stated
+return, not D4RL's million steps). `medium-expert`, half of each. Files follow the D4RL HDF5 schema
+(`--format=d4rl`), Minari's, or both, and say how they were made.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from experiments import options
 from jaxrl_suite import data
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.algorithms import sac
 from jaxrl_suite.data import d4rl
+from jaxrl_suite.data.episodes import episode_returns
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.train import identity, interrupts, loop, record, rundir, session, sinks
@@ -37,6 +39,8 @@ from jaxrl_suite.types import Spec
 LEVELS = ("random", "medium", "medium-replay", "expert", "medium-expert")
 LICENCE = "MIT"
 FORMATS = ("d4rl", "minari")
+ROWS = 100_000  # of every level but medium-replay, unless --rows says otherwise
+WIDTH = 200  # of the table of data sets where no terminal has a width
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,14 @@ class Options:
     seed: int = 0
     """Seed of learner, environments and recording."""
     steps: int = 150_000
-    """Environment steps of the medium learner (and rows of medium-replay)."""
+    """Environment steps of the medium learner (and, without --rows, of medium-replay)."""
     expert_steps: int = 500_000
     """Environment steps of the expert learner."""
     threshold: float = 2_500.0
     """Mean evaluation return that the expert learner must reach."""
-    rows: int = 100_000
-    """Rows of every level but medium-replay."""
+    rows: int | None = None
+    """Rows of the data set: by default 100,000, and of medium-replay everything. Fewer rows of medium-replay are whole
+    episodes, evenly spaced over the learner's life."""
     hidden: tuple[int, ...] = (128, 128)
     """Widths of SAC's hidden layers."""
     out: Path = Path("runs")
@@ -77,7 +82,7 @@ class Options:
 
 def catalogue() -> Table:
     """The known data sets."""
-    table = Table("name", "environment", "rows", "episodes", "return", "MB", "licence", "source")
+    table = Table(Column("name", no_wrap=True), "environment", "rows", "episodes", "return", "MB", "licence", "source")
     for info in data.catalogue():
         problem = info.provenance.get("problem")
         spread = str(problem or f"{info.return_mean:,.0f} ± {info.return_std:,.0f}")
@@ -119,11 +124,11 @@ def learner(chosen: Options, spec: Spec, steps: int, display: Display) -> Path |
         return opened.path
 
 
-def experience(run: session.Run) -> record.Arrays:
-    """Everything that a learner did, rebuilt from its recorded actions."""
+def experience(run: session.Run, rows: int | None) -> record.Arrays:
+    """Everything that a learner did, or at most `rows` of it, rebuilt from its recorded actions."""
     state = run.parameters
     actions = np.asarray(state.actions)[0, : int(state.tick[0])]
-    return record.replay(run.spec.name, run.seeds[0], actions)
+    return record.replay(run.spec.name, run.seeds[0], actions, rows)
 
 
 def uniform(spec: Spec, seed: int) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -132,13 +137,22 @@ def uniform(spec: Spec, seed: int) -> Callable[[np.ndarray, int], np.ndarray]:
     return lambda obs, step: generator.uniform(-1.0, 1.0, (len(obs), spec.action_dim)).astype(np.float32)
 
 
+def summary(arrays: record.Arrays) -> dict[str, float]:
+    """What a file says of its contents: rows, episodes, and the undiscounted returns of the episodes."""
+    ends = arrays["terminals"] | arrays["timeouts"]
+    returns = episode_returns(arrays["rewards"], ends, completed=True)
+    spread = {"return_mean": returns.mean(), "return_std": returns.std(), "return_max": returns.max()}
+    return {"rows": len(ends), "episodes": len(returns)} | {name: round(float(x), 1) for name, x in spread.items()}
+
+
 def arrays_of(chosen: Options, spec: Spec, display: Display) -> tuple[record.Arrays | None, dict[str, Any]]:
     """The level's transitions and facts about the learners, or None when interrupted."""
+    rows = chosen.rows or ROWS
     if chosen.level == "random":
-        return record.rollout(spec.name, uniform(spec, chosen.seed), chosen.rows, chosen.seed), {}
+        return record.rollout(spec.name, uniform(spec, chosen.seed), rows, chosen.seed), {}
     facts: dict[str, Any] = {}
     parts = []
-    share = chosen.rows // 2 if chosen.level == "medium-expert" else chosen.rows
+    share = rows // 2 if chosen.level == "medium-expert" else rows
     for kind, steps in (("medium", chosen.steps), ("expert", chosen.expert_steps)):
         if kind not in chosen.level:
             continue
@@ -155,8 +169,9 @@ def arrays_of(chosen: Options, spec: Spec, display: Display) -> tuple[record.Arr
                 "raise --expert-steps, or lower the threshold and say so"
             )
         if chosen.level == "medium-replay":
-            return experience(run), facts
+            return experience(run, chosen.rows), facts
         parts.append(record.rollout(spec.name, run.sampling_policy(), share, chosen.seed))
+        facts[kind]["data"] = summary(parts[-1])
     return record.concatenate(*parts), facts
 
 
@@ -200,7 +215,12 @@ def written(
     )  # one collection, whatever its formats
     recorded = json.loads(identity.canonical(frozen))
     del recorded["format"]
-    provenance = {"options": recorded, "learners": facts, "recorded": identity.provenance()}
+    provenance = {
+        "options": recorded,
+        "learners": facts,
+        "data": summary(arrays),
+        "recorded": identity.provenance(),
+    }
     source = f"jaxrl_suite: python -m experiments.collect --env={chosen.env} --level={chosen.level}"
     folder_of(chosen).mkdir(parents=True, exist_ok=True)
     if form == "minari":
@@ -233,7 +253,8 @@ def main() -> int:
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.collect", __doc__ or "")
     console = Console(highlight=False, soft_wrap=True)
     if chosen.list:
-        console.print(catalogue())
+        wide = console if console.is_terminal else Console(highlight=False, width=WIDTH)
+        wide.print(catalogue())
         console.print(
             f"and {len(d4rl.REMOTES)} of D4RL by name, downloaded when asked for: python -m experiments.fetch --list"
         )

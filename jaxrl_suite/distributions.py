@@ -1,4 +1,4 @@
-"""The tanh-squashed diagonal normal of SAC (Haarnoja et al. 2018, appendix C)."""
+"""The tanh-squashed diagonal normal of SAC (Haarnoja et al. 2018, appendix C), and the plain one."""
 
 from __future__ import annotations
 
@@ -47,3 +47,10 @@ def sample_and_log_prob(distribution: TanhNormal, key: Key) -> tuple[Array, Arra
 def log_prob(distribution: TanhNormal, action: Array, edge: float = 1e-6) -> Array:
     """Log density `[...]` of given actions; actions on the boundary are moved inside by `edge`."""
     return _log_prob_of_latent(distribution, jnp.arctanh(jnp.clip(action, -1.0 + edge, 1.0 - edge)))
+
+
+def normal_log_prob(mean: Array, log_std: Array, x: Array) -> Array:
+    """Log density `[...]` of `x` under a diagonal normal that is not squashed, with `log_std` clipped to [-5, 2]."""
+    log_std = jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX)
+    z = (x - mean) * jnp.exp(-log_std)
+    return jnp.sum(-0.5 * jnp.square(z) - log_std - 0.5 * jnp.log(2 * jnp.pi), axis=-1)

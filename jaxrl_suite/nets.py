@@ -125,12 +125,16 @@ class _MLP(nn.Module):
     head_init: Initializer
     head_bias_init: Initializer
     dot: Callable[[Array, Array], Array]
+    layer_norm: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> dict[str, Array]:
         for index, width in enumerate(self.hidden):
             kernel, bias = _Affine(width, self.kernel_init, self.bias_init, name=f"hidden_{index}")(x.shape[-1])
             x = self.activation(self.dot(x, kernel) + bias)
+            if self.layer_norm:
+                # The two-pass variance: E[x^2] - E[x]^2 loses the digits of units that hardly differ.
+                x = nn.LayerNorm(use_fast_variance=False, name=f"norm_{index}")(x)
         # One product for all heads: narrow ones run far below a processor's peak.
         layers = [
             _Affine(size, self.head_init, self.head_bias_init, name=name)(x.shape[-1]) for name, size in self.heads
@@ -151,8 +155,11 @@ def mlp(
     head_init: Initializer | None = None,
     head_bias_init: Initializer | None = None,
     precision: Precision = "float32",
+    layer_norm: bool = False,
 ) -> Network:
     """A multi-layer perceptron whose last hidden layer feeds one linear layer per named head.
+
+    `layer_norm` standardises every hidden layer over its units, after the activation, with a learnt scale and shift.
 
     Raises:
         UserError: the precision is not known.
@@ -167,6 +174,7 @@ def mlp(
         head_init=head_init or kernel_init,
         head_bias_init=head_bias_init or bias_init,
         dot=product(precision),
+        layer_norm=layer_norm,
     )
     return Network(
         init=lambda key: module.init(key, jnp.zeros((1, in_dim)))["params"],

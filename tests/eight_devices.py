@@ -320,3 +320,15 @@ def test_what_does_not_divide_is_refused_before_anything_is_trained(data):
         loop.check(job(data, mesh.make(1, 8), rollouts=121, horizon=5, retain=5))
     with pytest.raises(UserError, match="rows cannot be drawn in equal shares from 8 shards"):
         loop.check(job(data, mesh.make(1, 8, local=True), real_ratio=0.05))
+
+
+# --- Chosen rows ---
+@pytest.mark.parametrize("local", [False, True])
+def test_the_best_tenth_is_that_of_one_device(data, local):
+    """Rows chosen by the return of their episode, over shards that episodes cross and that differ in length."""
+    algorithm = bc.make(ENV.spec, dataclasses.replace(bc.BEST_TENTH["smoke"], updates=20))
+    ((state, metrics, _),) = trained(mesh.make(2, 4, local), data, algorithm)
+    ((alone, same, _),) = trained(mesh.make(), data, algorithm)
+    assert state.members.rows.shape == (2, 160)
+    assert_close(state, alone)
+    assert_close(metrics, same)

@@ -295,6 +295,7 @@ def test_evaluate_refuses_what_is_no_run(monkeypatch, capsys, tmp_path):
         (["--env=hoper"], "did you mean"),
         (["--env=pendulum"], "pure environment"),
         (["--steps=0"], "--steps=0"),
+        (["--rows=0"], "--rows=0"),
         (["--steps=100"], "leaves nothing"),
     ],
 )
@@ -305,7 +306,9 @@ def test_collect_refuses(monkeypatch, capsys, tmp_path, words, expected):
 def test_collect_lists_the_bundled_data(monkeypatch, capsys):
     code, output, _ = run(monkeypatch, capsys, collect.main, "--list")
     assert code == 0
-    assert "149," in output.replace("\n", "")
+    rows = output.replace("\n", "")
+    assert "149," in rows
+    assert all(name in rows for name in data.REGISTRY)
 
 
 def test_random_level_writes_a_file_that_loads(monkeypatch, capsys, tmp_path):
@@ -317,6 +320,9 @@ def test_random_level_writes_a_file_that_loads(monkeypatch, capsys, tmp_path):
     assert info.rows >= 300
     assert info.env == "Hopper-v4"
     assert info.provenance["options"]["seed"] == 3
+    told = info.provenance["data"]
+    assert (told["rows"], told["episodes"]) == (info.rows, info.episodes)
+    assert told["return_mean"] == round(info.return_mean, 1)
     assert np.abs(dataset.transitions.action).max() <= 1
 
 

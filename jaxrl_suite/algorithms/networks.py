@@ -1,4 +1,4 @@
-"""The networks of an actor-critic: a Gaussian policy and N critics, initialised as in RAVL's code."""
+"""The networks of an actor-critic: a policy and N critics, initialised as in RAVL's code."""
 
 from __future__ import annotations
 
@@ -32,10 +32,26 @@ def actor(spec: Spec, hidden: tuple[int, ...], precision: nets.Precision) -> net
     )
 
 
+def policy(spec: Spec, hidden: tuple[int, ...], precision: nets.Precision) -> nets.Network:
+    """A policy without a spread of its own: the mean of the action before the tanh."""
+    narrow, dims = nets.symmetric_uniform(1e-3), {"mean": spec.action_dim}
+    return nets.mlp(
+        spec.obs_dim, hidden, dims, bias_init=BIAS, head_init=narrow, head_bias_init=narrow, precision=precision
+    )
+
+
 def critics(
-    spec: Spec, hidden: tuple[int, ...], number: int, head: ValueHead, precision: nets.Precision, *, scalar: bool
+    spec: Spec,
+    hidden: tuple[int, ...],
+    number: int,
+    head: ValueHead,
+    precision: nets.Precision,
+    *,
+    scalar: bool,
+    layer_norm: bool = False,
 ) -> Critics:
     """`number` critics with bounds from the fan-out. `scalar`: a logit is the value itself, so passes can be shared."""
+    scalar = scalar and not layer_norm  # shared passes are for networks that are linear between the kinks of ReLU
     wide = nets.symmetric_uniform(3e-3)
     network = nets.mlp(
         spec.obs_dim + spec.action_dim,
@@ -46,6 +62,7 @@ def critics(
         head_init=wide,
         head_bias_init=wide,
         precision=precision,
+        layer_norm=layer_norm,
     )
     every = nets.ensemble(network, number)
 

@@ -42,6 +42,9 @@ class Learner(NamedTuple):
     update: Callable[[Tree, Dataset, Key], tuple[Tree, Metrics]]  # (LearnerState, rows [batch, ...], key)
     act: Callable[[Tree, Array], Array]  # (LearnerState, obs [batch, obs_dim]) -> the deterministic action
     q_value: Callable[[Tree, Array, Array], Array] | None = None  # the estimate that the policy trusts [batch]
+    # What follows every `delay`-th update, on the same rows: an actor that learns more slowly than its critics.
+    delayed: Callable[[Tree, Dataset, Key], tuple[Tree, Metrics]] | None = None
+    delay: int = 1
 
 
 class State(NamedTuple):
@@ -63,6 +66,21 @@ def from_actor_critic(ac: ActorCritic) -> Learner:
     )
 
 
+def episode_returns(data: Dataset) -> tuple[Array, Array]:
+    """Per row: the undiscounted return of its episode, and whether that is known, both `[rows]`.
+
+    It is not known of a last episode that the end of the data cut before it was as long as the longest.
+    """
+    rows = data.episode.shape[0]  # there are no more episodes than rows
+    episode = data.episode - data.episode[0]
+    total, length = (
+        jax.ops.segment_sum(x, episode, num_segments=rows)[episode]
+        for x in (data.transitions.reward, jnp.ones_like(episode))
+    )
+    cut = (data.transitions.discount[-1] > 0) & (length[-1] < jnp.max(length))
+    return total, ~(cut & (episode == episode[-1]))
+
+
 def make(
     config: Config,
     learner: Learner,
@@ -81,13 +99,18 @@ def make(
         choose: data set -> the rows `[n]` that batches are drawn from; all by default.
 
     Raises:
-        UserError: more evaluations than updates divide into.
+        UserError: more evaluations than updates divide into, or a delay that does not divide the updates between two.
     """
     evaluations = min(config.evaluations, config.updates)
     updates_per_tick = config.updates // evaluations
     if evaluations < 1:
         raise UserError(
             f"--updates={config.updates} with --evaluations={config.evaluations}; give at least one of each"
+        )
+    if learner.delay < 1 or updates_per_tick % learner.delay:
+        raise UserError(
+            f"--delay={learner.delay} does not divide the {updates_per_tick} updates between two evaluations; "
+            "choose a divisor, or change --updates or --evaluations"
         )
 
     def seen(stats: Stats | None, obs: Array) -> Array:
@@ -118,7 +141,19 @@ def make(
         def learn(inner: Tree, key: Key) -> tuple[Tree, Metrics]:
             return learner.update(inner, draw(state, data, key), jax.random.fold_in(key, 1))
 
-        inner, metrics = jax.lax.scan(learn, state.learner, jax.random.split(scan_key, updates_per_tick))
+        def learn_in_turn(inner: Tree, keys: Key) -> tuple[Tree, Metrics]:
+            """`delay` updates and what follows the last; a pattern known at compile time, as `vmap` runs both
+            branches of a condition."""
+            inner, _ = jax.lax.scan(learn, inner, keys[:-1])
+            rows = draw(state, data, keys[-1])
+            inner, metrics = learner.update(inner, rows, jax.random.fold_in(keys[-1], 1))
+            inner, more = learner.delayed(inner, rows, jax.random.fold_in(keys[-1], 2))  # type: ignore[misc]
+            return inner, {**metrics, **more}
+
+        keys = jax.random.split(scan_key, updates_per_tick)
+        if learner.delayed:
+            keys = keys.reshape(-1, learner.delay)
+        inner, metrics = jax.lax.scan(learn_in_turn if learner.delayed else learn, state.learner, keys)
         return state._replace(learner=inner, key=key), jax.tree.map(jnp.mean, metrics)
 
     def act(state: State, carry: Tree, obs: Array, key: Key) -> tuple[Array, Tree]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxrl_suite.envs.pool import Pool
+from jaxrl_suite.errors import UserError
 from jaxrl_suite.train.host import Host, env_seed
 from jaxrl_suite.types import Timestep
 
@@ -14,16 +15,18 @@ Arrays = dict[str, np.ndarray]
 Policy = Callable[[np.ndarray, int], np.ndarray]  # (obs [envs, obs_dim], step) -> action [envs, action_dim]
 
 
-def _rows(obs: np.ndarray, actions: np.ndarray, timesteps: Sequence[Timestep]) -> Arrays:
+def _rows(obs: np.ndarray, actions: np.ndarray, timesteps: Sequence[Timestep]) -> tuple[Arrays, np.ndarray]:
     """Arrays in the D4RL schema, environment after environment, from `obs` and `actions` `[ticks, envs, ...]`.
 
+    Beside them comes the tick of each row: environments stepped together, so it tells what came before what.
     Reset steps are left out. Where an environment's last episode is cut by the end of the recording, its last row is
     flagged as timed out: every episode in the file has an end.
     """
     stacked = Timestep(*(np.stack(leaf) for leaf in zip(*timesteps, strict=True)))
-    parts = []
+    parts, ticks = [], []
     for env in range(obs.shape[1]):
         keep = np.flatnonzero(stacked.valid[:, env])
+        ticks.append(keep)
         timeouts = stacked.truncated[keep, env].copy()
         timeouts[-1] |= not stacked.terminated[keep[-1], env]
         parts.append(
@@ -36,11 +39,14 @@ def _rows(obs: np.ndarray, actions: np.ndarray, timesteps: Sequence[Timestep]) -
                 "next_observations": stacked.obs[keep, env],
             }
         )
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return concatenate(*parts), np.concatenate(ticks)
 
 
-def replay(name: str, seed: int, actions: np.ndarray) -> Arrays:
-    """The experience of one learner on host environments, rebuilt from its actions `[ticks, envs, action_dim]`."""
+def replay(name: str, seed: int, actions: np.ndarray, rows: int | None = None) -> Arrays:
+    """The experience of one learner on host environments, rebuilt from its actions `[ticks, envs, action_dim]`.
+
+    With `rows`, at most that many of it: see `thin`.
+    """
     host = Host(name, [seed], actions.shape[1])
     obs, timesteps = [host.first_obs[0]], []
     for action in actions:
@@ -48,7 +54,29 @@ def replay(name: str, seed: int, actions: np.ndarray) -> Arrays:
         timesteps.append(Timestep(*(leaf[0] for leaf in timestep)))
         obs.append(timesteps[-1].obs)
     host.close()
-    return _rows(np.stack(obs[:-1]), actions, timesteps)
+    arrays, ticks = _rows(np.stack(obs[:-1]), actions, timesteps)
+    return arrays if rows is None else thin(arrays, ticks, rows)
+
+
+def thin(arrays: Arrays, ticks: np.ndarray, rows: int) -> Arrays:
+    """At most `rows` rows: whole episodes, evenly spaced in the order in which they began, in their old places.
+
+    They are spaced by number, not by rows: a rule that fills up rows would prefer short episodes, which are bad ones.
+
+    Raises:
+        UserError: not even one episode fits.
+    """
+    ends = arrays["terminals"] | arrays["timeouts"]
+    lasts = np.flatnonzero(ends)
+    firsts = np.append(0, lasts[:-1] + 1)
+    lengths = lasts - firsts + 1
+    order = np.argsort(ticks[firsts], kind="stable")
+    for count in range(len(order), 0, -1):
+        chosen = order[(2 * np.arange(count) + 1) * len(order) // (2 * count)]
+        if lengths[chosen].sum() <= rows:
+            keep = np.isin(np.cumsum(ends) - ends, chosen)
+            return {name: column[keep] for name, column in arrays.items()}
+    raise UserError(f"--rows={rows} holds no whole episode of this learner; give more rows")
 
 
 def rollout(name: str, policy: Policy, rows: int, seed: int, envs: int = 10) -> Arrays:
@@ -65,7 +93,7 @@ def rollout(name: str, policy: Policy, rows: int, seed: int, envs: int = 10) -> 
         obs.append(timestep.obs)
         count += int(timestep.valid.sum())
     pool.close()
-    return _rows(np.stack(obs[:-1]), np.stack(actions), timesteps)
+    return _rows(np.stack(obs[:-1]), np.stack(actions), timesteps)[0]
 
 
 def concatenate(*parts: Arrays) -> Arrays:
