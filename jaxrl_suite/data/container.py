@@ -23,7 +23,8 @@ from jaxrl_suite.errors import UserError
 
 # gzip cannot shrink further than about 1 to 1032: a file that declares more is empty space meant to fill the memory
 LARGEST_RATIO = 1100
-_HEAP, _OBJECT = b"GCOL\x01\0\0\0", 16  # how a collection of texts begins, and the header of each object in it
+_LONGEST_TEXT = 64_000_000
+_HEAP, _OBJECT = b"GCOL\x01", 16  # how a collection of texts begins, and the header of each object in it
 _DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)  # what h5py raises on broken bytes
 
 
@@ -48,7 +49,7 @@ def read(
     Of the arrays, those in `only`, and of these the `rows` by name; other bytes are not read.
     """
     with opened(path) as file:
-        attributes = {key: _text(file.attrs[key]) for key in file.attrs}
+        attributes = {key: _text(file.attrs[key]) for key in file.attrs if _is_text(file.attrs.get_id(key))}
         require(str(path), file.keys())
         found = {key: array(file, key, path) for key in only}
         return {key: dset[rows.get(key, ())] for key, dset in found.items() if dset is not None}, attributes
@@ -80,7 +81,7 @@ def _heaps_end(path: Path) -> bool:
         place = content.find(_HEAP)
         while place >= 0:
             size = int.from_bytes(content[place + 8 : place + 16], "little")
-            if not _walk_ends(content, place + 16, min(place + size, len(content))):
+            if place + size > len(content) or not _walk_ends(content, place + 16, place + size):
                 return False
             place = content.find(_HEAP, place + 16)
     return True
@@ -118,6 +119,12 @@ def array(file: h5py.File, key: str, path: Path) -> h5py.Dataset | None:
     if node.nbytes > LARGEST_RATIO * path.stat().st_size:
         raise UserError(f"{path}: {key} declares shape {node.shape}, more than a file of this size can hold")
     return node
+
+
+def _is_text(attribute: h5py.h5a.AttrID) -> bool:
+    """Whether it is one text: decoding other damaged types can crash the process."""
+    kind = attribute.get_type()
+    return isinstance(kind, h5py.h5t.TypeStringID) and attribute.shape == () and kind.get_size() <= _LONGEST_TEXT
 
 
 def _text(value: object) -> str:
