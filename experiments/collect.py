@@ -38,7 +38,7 @@ from jaxrl_suite.types import Spec
 LEVELS = ("random", "medium", "medium-replay", "expert", "medium-expert")
 LICENCE = "MIT"
 ROWS = 100_000  # of every level but medium-replay, unless --rows says otherwise
-WIDTH = 200  # of the table of data sets where no terminal has a width
+WIDTH = 240  # of the table of data sets where no terminal has a width
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,16 @@ def arrays_of(chosen: Options, spec: Spec, display: Display) -> tuple[record.Arr
     return record.concatenate(*parts), facts
 
 
+def command(chosen: Options) -> str:
+    """The command line that collects the same rows again: whatever decides them and is not at its default."""
+    words = [f"--env={chosen.env}", f"--level={chosen.level}"]
+    for name in ("seed", "steps", "expert_steps", "threshold", "rows", "hidden"):
+        value = getattr(chosen, name)
+        if value != getattr(Options(), name):
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
+    return " ".join(["python -m experiments.collect", *words])
+
+
 def publish(path: Path) -> Path:
     """Copy a data set among the bundled ones and note its checksum."""
     folder = Path(str(resources.files("jaxrl_suite"))) / "data" / "bundled"
@@ -210,7 +220,7 @@ def main() -> int:
         return interrupts.RESUMABLE
     name = f"{chosen.env.partition('-')[0].lower()}-{chosen.level}-mini.hdf5"
     path = chosen.out / "collect" / name
-    source = f"jaxrl_suite: python -m experiments.collect --env={chosen.env} --level={chosen.level}"
+    source = f"jaxrl_suite: {command(chosen)}"
     provenance = {
         "options": json.loads(identity.canonical(dataclasses.replace(chosen, out=Path("runs"), log=""))),
         "learners": facts,
