@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from experiments.offline_mbrl import EXPERIMENT
+from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.report.claims import Claim, Finding, Needed, above, above_column, rule
+from jaxrl_suite.report.claims import Claim, Finding, Needed, above, above_column, above_each, above_mean, judge, rule
 
 SEEDS = 32  # the gap to BC is small beside its spread: eight seeds, and sixteen, left it open
 MINI = "hopper-medium-replay-mini"
+REPLAYS = tuple(f"{task}-medium-replay-mini" for task in ("hopper", "halfcheetah", "walker2d"))
+# Quick presets at the same number of updates; settings as summary.csv says them.
+SUITE = {
+    "bc": "hidden=128x128",
+    **dict.fromkeys(("bc10", "td3_bc", "rebrac", "iql", "cql", "sac_n", "edac"), ""),
+    **dict.fromkeys(("mopo", "morel", "combo", "rambo", "mobile"), ""),
+    "ravl": "updates=10000 critics=4",
+}
 RAVL = "Sims et al. 2024 (arXiv 2402.12527)"
 COLUMNS = [
     *("id", "statement", "source", "statistic", "estimate", "ci_low", "ci_high", "n", "adjusted_p"),
@@ -75,11 +86,60 @@ def ablation(dataset: str) -> tuple[Claim, ...]:
     )
 
 
+def on_suite(datasets: Sequence[str]) -> tuple[Claim, ...]:
+    """Model-based algorithms against model-free ones, over several data sets at the same number of updates."""
+
+    def runs(algo: str) -> tuple[Needed, ...]:
+        return tuple(Needed(algo, dataset, SUITE[algo]) for dataset in datasets)
+
+    based = [algo for algo in SUITE if registry.get(algo).family == registry.MODEL_BASED]
+    free = [algo for algo in SUITE if registry.get(algo).family == registry.MODEL_FREE]
+    every = tuple(needed for algo in SUITE for needed in runs(algo))
+    claim = functools.partial(
+        Claim,
+        source="this comparison is ours; every paper reports such a table, at its own settings and updates",
+        experiment=EXPERIMENT,
+        family="model-based against model-free",
+        seeds=5,
+    )
+    where = f"on {len(datasets)} data sets ({', '.join(datasets)}) at the same updates"
+    together = claim(
+        id="model-based-beats-model-free",
+        statement=f"{where}, model-based algorithms score above model-free ones on average",
+        needs=every,
+        statistic=f"difference of mean last scores, {', '.join(based)} minus {', '.join(free)}, paired by seed, "
+        "95% t-interval",
+        evidence=above_mean("score_last", [runs(algo) for algo in based], [runs(algo) for algo in free]),
+    )
+    return together, *(
+        claim(
+            id=f"{algo}-beats-model-free",
+            statement=f"{where}, {algo} scores above every model-free algorithm",
+            needs=(*runs(algo), *(needed for rival in free for needed in runs(rival))),
+            statistic="mean difference of last scores, paired by seed, to the model-free algorithm whose 95% "
+            f"t-interval reaches lowest, out of {', '.join(free)}",
+            evidence=above_each("score_last", runs(algo), {rival: runs(rival) for rival in free}),
+        )
+        for algo in based
+    )
+
+
 def _arm(needed: Needed) -> str:
     return f"{needed.algo} {needed.settings}".strip()
 
 
-CLAIMS = (*on_data(MINI), *ablation(MINI))
+CLAIMS = (*on_data(MINI), *ablation(MINI), *on_suite(REPLAYS))
+
+
+def records(rows: Sequence[Mapping[str, Any]], experiment: str = EXPERIMENT) -> list[dict[str, object]]:
+    """The rows of claims.csv that follow from summary rows: of every preset, the claims of which there are runs."""
+    mine = [claim for claim in CLAIMS if claim.experiment == experiment]
+    return [
+        record(finding, preset)
+        for preset in sorted({str(row["preset"]) for row in rows})
+        for finding in judge(mine, [row for row in rows if row["preset"] == preset])
+        if finding.interval.n
+    ]
 
 
 def record(finding: Finding, preset: str) -> dict[str, object]:

@@ -4,8 +4,8 @@ Levels: `random`, uniformly random actions. `medium-replay`, everything that a S
 `--steps` environment steps; with fewer `--rows`, whole episodes evenly spaced in the order in which they began, as many
 as fit. `medium`, rollouts of the stochastic policy that this learner ends with. `expert`, rollouts of the stochastic
 policy of a learner after `--expert-steps`, written only if its evaluation return reaches `--threshold` (a stated
-return, not D4RL's million steps). `medium-expert`, half of each. Files follow the D4RL HDF5 schema and say in their
-attributes how they were made.
+return, not D4RL's million steps). `medium-expert`, half of each. Files follow the D4RL HDF5 schema (`--format=d4rl`),
+Minari's, or both, and say how they were made.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from experiments import options
 from jaxrl_suite import data
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.algorithms import sac
+from jaxrl_suite.data import d4rl
 from jaxrl_suite.data.episodes import episode_returns
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
@@ -39,6 +40,7 @@ LEVELS = ("random", "medium", "medium-replay", "expert", "medium-expert")
 LICENCE = "MIT"
 ROWS = 100_000  # of every level but medium-replay, unless --rows says otherwise
 WIDTH = 240  # of the table of data sets where no terminal has a width
+FORMATS = ("d4rl", "minari")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Options:
     """Widths of SAC's hidden layers."""
     out: Path = Path("runs")
     """Folder for runs; the data set is written into the run's directory."""
+    format: str = "d4rl"
+    """Formats to write, with commas between: d4rl (one HDF5 file), minari (a folder that the package minari reads)."""
     fresh: bool = False
     """Start over beside an earlier run of the same configuration."""
     publish: bool = False
@@ -181,6 +185,19 @@ def command(chosen: Options) -> str:
     return " ".join(["python -m experiments.collect", *words])
 
 
+def formats_of(text: str) -> tuple[str, ...]:
+    """What `--format` asks for.
+
+    Raises:
+        UserError: one of them is unknown.
+    """
+    found = tuple(part.strip() for part in text.split(","))
+    for part in found:
+        if part not in FORMATS:
+            raise unknown("format", part, FORMATS)
+    return found
+
+
 def publish(path: Path) -> Path:
     """Copy a data set among the bundled ones and note its checksum."""
     folder = Path(str(resources.files("jaxrl_suite"))) / "data" / "bundled"
@@ -194,6 +211,46 @@ def publish(path: Path) -> Path:
     return target
 
 
+def folder_of(chosen: Options) -> Path:
+    """Where the data sets are written."""
+    return chosen.out / "collect"
+
+
+def written(
+    form: str, chosen: Options, name: str, spec: Spec, arrays: record.Arrays, facts: dict[str, Any]
+) -> tuple[Path, data.DatasetInfo]:
+    """Write the data set in one format, and read it back."""
+    frozen = dataclasses.replace(
+        chosen, out=Path("runs"), log="", format="d4rl"
+    )  # one collection, whatever its formats
+    recorded = json.loads(identity.canonical(frozen))
+    del recorded["format"]
+    provenance = {"options": recorded, "learners": facts, "data": summary(arrays), "recorded": identity.provenance()}
+    source = f"jaxrl_suite: {command(chosen)}"
+    folder_of(chosen).mkdir(parents=True, exist_ok=True)
+    if form == "minari":
+        told = provenance | {"licence": LICENCE, "level": chosen.level, "env_version": env_version(spec)}
+        path = data.write_minari(folder_of(chosen) / "minari", f"{name}-v0", arrays, spec.name, told, source)
+    else:
+        path = folder_of(chosen) / f"{name}.hdf5"
+        data.write(
+            path,
+            arrays,
+            env=spec.name,
+            provenance=provenance,
+            licence=LICENCE,
+            source=source,
+            level=chosen.level,
+            env_version=env_version(spec),
+        )
+    return path, data.load(str(path))[1]
+
+
+def env_version(spec: Spec) -> str:
+    """The environment with the version of the library that steps it."""
+    return f"{spec.name}, envpool {version('envpool')}"
+
+
 @exits_cleanly
 def main() -> int:
     """Run the collection that the command line describes."""
@@ -203,11 +260,17 @@ def main() -> int:
     if chosen.list:
         wide = console if console.is_terminal else Console(highlight=False, width=WIDTH)
         wide.print(catalogue())
+        console.print(
+            f"and {len(d4rl.REMOTES)} of D4RL by name, downloaded when asked for: python -m experiments.fetch --list"
+        )
         return 0
     if chosen.level not in LEVELS:
         raise unknown("level", chosen.level, LEVELS)
     options.require_positive(dataclasses.replace(chosen, seed=1))
     sinks.parse(chosen.log)
+    formats = formats_of(chosen.format)
+    if chosen.publish and "d4rl" not in formats:
+        raise UserError("--publish bundles the HDF5 file, which --format=minari alone does not write; use d4rl,minari")
     spec = envs.spec(chosen.env)
     if envs.is_pure(spec.name):
         raise UserError(
@@ -218,34 +281,16 @@ def main() -> int:
     if arrays is None:
         display.note("interrupted; the same command resumes")
         return interrupts.RESUMABLE
-    name = f"{chosen.env.partition('-')[0].lower()}-{chosen.level}-mini.hdf5"
-    path = chosen.out / "collect" / name
-    source = f"jaxrl_suite: {command(chosen)}"
-    provenance = {
-        "options": json.loads(identity.canonical(dataclasses.replace(chosen, out=Path("runs"), log=""))),
-        "learners": facts,
-        "data": summary(arrays),
-        "recorded": identity.provenance(),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data.write(
-        path,
-        arrays,
-        env=spec.name,
-        provenance=provenance,
-        licence=LICENCE,
-        source=source,
-        level=chosen.level,
-        env_version=f"{spec.name}, envpool {version('envpool')}",
-    )
-    info = data.load(str(path))[1]
-    console.print(
-        f"{path}: {info.rows:,} rows, {info.episodes:,} episodes, "
-        f"return {info.return_mean:,.1f} ± {info.return_std:,.1f}, best {info.return_max:,.1f}, "
-        f"{info.bytes / 1e6:.1f} MB, sha256 {info.sha256}"
-    )
+    name = f"{chosen.env.partition('-')[0].lower()}-{chosen.level}-mini"
+    for form in formats:
+        path, info = written(form, chosen, name, spec, arrays, facts)
+        console.print(
+            f"{path}: {info.rows:,} rows, {info.episodes:,} episodes, "
+            f"return {info.return_mean:,.1f} ± {info.return_std:,.1f}, best {info.return_max:,.1f}, "
+            f"{info.bytes / 1e6:.1f} MB, sha256 {info.sha256}"
+        )
     if chosen.publish:
-        console.print(f"published as {publish(path).name}")
+        console.print(f"published as {publish(folder_of(chosen) / f'{name}.hdf5').name}")
     return 0
 
 

@@ -37,7 +37,7 @@ class Shared:
     """Algorithm: a registered name (--algo alone lists them), or your own as package.module:make. Chosen first; it
     brings its own options."""
     dataset: str = "hopper-medium-replay-mini"
-    """Data set: a registered name (python -m experiments.collect --list) or a path to an .hdf5 file."""
+    """Data set: a name (see python -m experiments.collect --list), minari:<id>, or the path of a file or folder."""
     preset: str = "quick"
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (published, an accelerator)."""
     seeds: str = "1"

@@ -13,7 +13,6 @@ from jaxrl_suite import data
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import tables
-from jaxrl_suite.report.claims import judge
 from jaxrl_suite.train import rundir, session
 
 RESULTS = offline_mbrl.PUBLISHED
@@ -40,15 +39,10 @@ def publish(rows: Sequence[dict], experiment: str, results: Path) -> None:
     published = rundir.read_rows(path) if path.exists() else []
     known = {row["run_id"] for row in published}
     fresh = [row for row in rows if row["run_id"] not in known]
-    mine = [claim for claim in claims.CLAIMS if claim.experiment == experiment]
-    records = [
-        claims.record(finding, preset)
-        for preset in sorted({str(row["preset"]) for row in [*published, *fresh]})
-        for finding in judge(mine, [row for row in [*published, *fresh] if row["preset"] == preset])
-    ]
+    found = claims.records([*published, *fresh], experiment)
     path.parent.mkdir(parents=True, exist_ok=True)
     rundir.upsert_rows(path, fresh, session.SUMMARY_COLUMNS)
-    pd.DataFrame(records, columns=claims.COLUMNS).to_csv(path.parent / "claims.csv", index=False)
+    pd.DataFrame(found, columns=claims.COLUMNS).to_csv(path.parent / "claims.csv", index=False)
     (results / "CLAIMS.md").write_text(claims.overview(results), encoding="utf-8")
 
 

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxrl_suite.data import from_episodes
     from jaxrl_suite.data import load as load_dataset
     from jaxrl_suite.data import names as datasets
     from jaxrl_suite.data import summary as episodes
@@ -26,6 +27,7 @@ __all__ = [
     "environments",
     "episodes",
     "fit",
+    "from_episodes",
     "imagine",
     "learn",
     "load",
@@ -46,6 +48,7 @@ _HOMES = {
     "environments": ("envs", "names"),
     "episodes": ("data", "summary"),
     "fit": ("train.memory", "fit"),
+    "from_episodes": ("data", "from_episodes"),
     "imagine": ("models.imagine", "imagine"),
     "learn": ("train.memory", "learn"),
     "load": ("train.session", "load"),

@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import claims, options, reproduce
+from jaxrl_suite.algorithms import registry
 from jaxrl_suite.report import aggregate, mean_interval
 from jaxrl_suite.report.claims import Needed, above_each, above_mean
 from jaxrl_suite.report.jackknife import jackknife_interval
+from jaxrl_suite.train import settings
 from paper_figs import algorithms
 
 TASKS = ("hopper", "walker2d")
@@ -59,6 +62,20 @@ def test_two_seeds_and_missing_scores_have_no_bounds():
 
 
 # --- Claims over several tasks ---
+@pytest.mark.parametrize("algo", claims.SUITE)
+def test_settings_of_the_suite_are_written_as_its_rows_say_them(algo):
+    """And all of them make the same number of updates, which the comparison rests on."""
+    need = Needed(algo, claims.MINI, claims.SUITE[algo])
+    shared, entry, config = options.offline(reproduce.words_of(need, "0:5", reproduce.Options()), "test", "")
+    preset = registry.preset(entry, shared.preset, shared.dataset)
+    assert settings.differences(settings.fields(config), settings.fields(preset)) == claims.SUITE[algo]
+    assert (config.updates, config.hidden) == (10_000, (128, 128))
+
+
+def test_every_offline_algorithm_is_in_the_suite():
+    assert set(claims.SUITE) == {entry.name for entry in registry.ALGORITHMS.values() if not entry.online}
+
+
 def test_the_hardest_rival_decides():
     ours, easy, hard = np.full((4, 2), 50.0), np.full((4, 2), 10.0), np.full((4, 2), 49.0)
     noise = np.array([[0.0, 0.0], [1.0, 1.0], [-1.0, -1.0], [2.0, 2.0]])

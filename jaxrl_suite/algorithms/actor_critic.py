@@ -8,56 +8,18 @@ One update is: temperature, actor, critics, target critics, in this order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
-from jaxrl_suite import distributions, nets
+from jaxrl_suite import distributions
 from jaxrl_suite.algorithms import networks
+from jaxrl_suite.algorithms.actor_critic_config import ActorCriticConfig, Hypers
+from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Array, Key, Metrics, Spec, Transition, Tree
 from jaxrl_suite.values import ensemble, heads
-
-
-@dataclass(frozen=True)
-class ActorCriticConfig:
-    """Shapes: what a population must share."""
-
-    critics: int = 10
-    """Number of critics N."""
-    hidden: tuple[int, ...] = (256, 256, 256)
-    """Widths of the hidden layers of actor and critics."""
-    batch: int = 256
-    """Transitions per gradient update."""
-    head: str = "mse"
-    """Value head of the critics."""
-    aggregate: str = "min"
-    """Which value of N critics is trusted: min, or mean."""
-    precision: nets.Precision = "float32"
-    """Matrix products of actor and critics."""
-    anneal: int = 0
-    """Updates over which the actor's step size falls to zero along a cosine; 0 for a constant one."""
-    entropy_backup: bool = True
-    """Whether the target holds the entropy term; without it the backup is called deterministic."""
-    alpha_max: float = 0.0
-    """Upper bound of the temperature; 0 for none."""
-    target_min: float | None = None
-    """Lower bound of the targets; None for none."""
-
-
-@struct.dataclass
-class Hypers:
-    """Traced scalars: a population sweeps them without recompiling."""
-
-    gamma: Any = 0.99
-    tau: Any = 0.005
-    actor_lr: Any = 3e-4
-    critic_lr: Any = 3e-4
-    alpha_lr: Any = 3e-4
-    diversity: Any = 0.0  # weight eta of EDAC's term
 
 
 class State(NamedTuple):
@@ -71,7 +33,7 @@ class State(NamedTuple):
     critic_opt: Tree
     alpha_opt: Tree
     support: Tree
-    hypers: Hypers
+    hypers: Any  # Hypers, or a kind of it that has more
 
 
 class ActorCritic(NamedTuple):
@@ -113,7 +75,14 @@ def make(
     """An actor-critic for `spec`.
 
     `diverse` adds `hypers.diversity` times EDAC's term to the critics' loss, and `term` adds what it returns.
+
+    Raises:
+        UserError: no critic, an unknown head or aggregate, or a head without what the settings need.
     """
+    if config.critics < 1:
+        raise UserError(f"--critics={config.critics} leaves no value to follow; give at least 1")
+    if config.target_min is not None:
+        heads.require_scalar(config.head, "a lower bound of the targets")
     head = heads.make(config.head)
     trusted = ensemble.aggregate(config.aggregate)
     actor = networks.actor(spec, config.hidden, config.precision)

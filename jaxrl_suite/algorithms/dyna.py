@@ -17,9 +17,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_suite import buffer, nets
-from jaxrl_suite.algorithms.actor_critic import ActorCritic, ActorCriticConfig, Hypers
+from jaxrl_suite import buffer
+from jaxrl_suite.algorithms.actor_critic import ActorCritic, Hypers
 from jaxrl_suite.algorithms.actor_critic import State as AgentState
+from jaxrl_suite.algorithms.agent_config import AgentConfig
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import ensemble, fit, imagine
 from jaxrl_suite.types import (
@@ -38,11 +39,13 @@ from jaxrl_suite.types import (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(AgentConfig):
     """What every Dyna-style offline algorithm sets."""
 
     updates: int = 3_000_000
     """Gradient updates of actor and critics."""
+    evaluations: int = 3_000
+    """Evaluations of the policy, evenly spaced."""
     period: int = 1_000
     """Updates between two refreshes of the imagined data."""
     rollouts: int = 50_000
@@ -55,62 +58,15 @@ class Config:
     """Share of real transitions in a batch."""
     batch: int = 256
     """Transitions per gradient update."""
-    critics: int = 2
-    """Number of critics N."""
-    hidden: tuple[int, ...] = (256, 256)
-    """Widths of the hidden layers of actor and critics."""
-    head: str = "mse"
-    """Value head of the critics."""
-    aggregate: str = field(default="min", metadata={"later": True})
-    """Which value of N critics is trusted: min, or mean."""
-    gamma: float = 0.99
-    """Discount per step."""
-    tau: float = 0.005
-    """Share of the critics in each update of the target critics."""
-    actor_lr: float = 3e-4
-    """Adam's step size for the actor."""
-    critic_lr: float = 3e-4
-    """Adam's step size for the critics."""
-    alpha_lr: float = 3e-4
-    """Adam's step size for the temperature."""
-    precision: nets.Precision = field(default="float32", metadata={"later": True})
-    """Matrix products of actor and critics: float32, or bfloat16 factors with float32 parameters and sums."""
-    anneal: bool = False
-    """Let the actor's step size fall to zero along a cosine over the run."""
-    evaluations: int = 3_000
-    """Evaluations of the policy, evenly spaced."""
-    entropy_backup: bool = field(default=True, metadata={"later": True})
-    """Whether targets hold the entropy term."""
-    alpha_max: float = field(default=0.0, metadata={"later": True})
-    """Upper bound of the temperature; 0 for none."""
     dynamics: ensemble.EnsembleConfig = field(default_factory=ensemble.EnsembleConfig)
     """The world model."""
     fit: fit.FitConfig = field(default_factory=fit.FitConfig)
     """How the world model is fitted."""
 
-    def actor_critic(self) -> ActorCriticConfig:
-        """The part that shapes the actor-critic."""
-        anneal = self.updates if self.anneal else 0
-        return ActorCriticConfig(
-            critics=self.critics,
-            hidden=self.hidden,
-            batch=self.batch,
-            head=self.head,
-            aggregate=self.aggregate,
-            precision=self.precision,
-            anneal=anneal,
-            entropy_backup=self.entropy_backup,
-            alpha_max=self.alpha_max,
-        )
-
     @property
     def real(self) -> int:
         """Real transitions per batch; they come first."""
         return int(self.real_ratio * self.batch)
-
-    def hypers(self, diversity: float = 0.0) -> Hypers:
-        """The part that a population may vary."""
-        return Hypers(self.gamma, self.tau, self.actor_lr, self.critic_lr, self.alpha_lr, diversity)
 
 
 class State(NamedTuple):

@@ -7,7 +7,23 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxrl_suite.algorithms import bc, iql, published, ravl, rebrac, sac, td3_bc
+from jaxrl_suite.algorithms import (
+    bc,
+    combo,
+    cql,
+    edac,
+    iql,
+    mobile,
+    mopo,
+    morel,
+    published,
+    rambo,
+    ravl,
+    rebrac,
+    sac,
+    sac_n,
+    td3_bc,
+)
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Algorithm, Spec
 
@@ -37,6 +53,14 @@ ALGORITHMS = {
         Entry("td3_bc", td3_bc.PRESETS, td3_bc.make, MODEL_FREE, "climb the value, but stay near the data's actions"),
         Entry("rebrac", rebrac.PRESETS, rebrac.make, MODEL_FREE, "TD3+BC, with that distance in the target too"),
         Entry("iql", iql.PRESETS, iql.make, MODEL_FREE, "an expectile of the data's values; clone what beats it"),
+        Entry("cql", cql.PRESETS, cql.make, MODEL_FREE, "low values of untaken actions"),
+        Entry("sac_n", sac_n.PRESETS, sac_n.make, MODEL_FREE, "the least of N critics"),
+        Entry("edac", edac.PRESETS, edac.make, MODEL_FREE, "the least of N diverse critics"),
+        Entry("mopo", mopo.PRESETS, mopo.make, MODEL_BASED, "penalty: the model's noise, off the reward"),
+        Entry("morel", morel.PRESETS, morel.make, MODEL_BASED, "episodes halt where members disagree"),
+        Entry("combo", combo.PRESETS, combo.make, MODEL_BASED, "low values of imagined states and untaken actions"),
+        Entry("rambo", rambo.PRESETS, rambo.make, MODEL_BASED, "the model learns on, against the policy"),
+        Entry("mobile", mobile.PRESETS, mobile.make, MODEL_BASED, "penalty: disagreement on the value of next states"),
         Entry("ravl", ravl.PRESETS, ravl.make, MODEL_BASED, "no penalty; the least of N diverse critics"),
         Entry("sac", sac.PRESETS, sac.make, ONLINE, "maximum entropy, two critics"),
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +22,9 @@ from jaxrl_suite.data.columns import OPTIONAL, REQUIRED, require
 from jaxrl_suite.errors import UserError
 
 # gzip cannot shrink further than about 1 to 1032: a file that declares more is empty space meant to fill the memory
-_LARGEST_RATIO = 1100
+LARGEST_RATIO = 1100
+_LONGEST_TEXT = 64_000_000
+_HEAP, _OBJECT = b"GCOL\x01", 16  # how a collection of texts begins, and the header of each object in it
 _DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)  # what h5py raises on broken bytes
 
 
@@ -45,19 +48,57 @@ def read(
 
     Of the arrays, those in `only`, and of these the `rows` by name; other bytes are not read.
     """
+    with opened(path) as file:
+        attributes = {key: _text(file.attrs[key]) for key in file.attrs if _is_text(file.attrs.get_id(key))}
+        require(str(path), file.keys())
+        found = {key: array(file, key, path) for key in only}
+        return {key: dset[rows.get(key, ())] for key, dset in found.items() if dset is not None}, attributes
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """The file, open for reading; what h5py raises on broken bytes meanwhile becomes a UserError."""
     if not h5py.is_hdf5(path):
         raise UserError(f"{path}: not an HDF5 file, expected a data set in the D4RL layout")
+    if not _heaps_end(path):
+        raise UserError(f"{path}: truncated or damaged (a heap of texts does not end); copy or download it again")
     try:
         with h5py.File(path, "r", locking=False) as file:
-            attributes = {key: _text(file.attrs[key]) for key in file.attrs}
-            require(str(path), file.keys())
-            found = {key: _open(file, key, path) for key in only}
-            return {key: dset[rows.get(key, ())] for key, dset in found.items() if dset is not None}, attributes
+            yield file
     except _DAMAGED as error:
-        raise UserError(f"{path}: truncated or damaged ({_line(error)}); copy or download it again") from error
+        raise UserError(f"{path}: truncated or damaged ({one_line(error)}); copy or download it again") from error
 
 
-def _open(file: h5py.File, key: str, path: Path) -> h5py.Dataset | None:
+def _heaps_end(path: Path) -> bool:
+    """Whether HDF5 comes to an end where it walks through the collections that hold texts of variable length.
+
+    Where an object says that it takes no room, the library walks on the spot for ever, and no signal reaches Python.
+    A collection is `GCOL`, a version, its size and objects: index, references, size, bytes padded to eight.
+    """
+    if not path.stat().st_size:
+        return True
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place = content.find(_HEAP)
+        while place >= 0:
+            size = int.from_bytes(content[place + 8 : place + 16], "little")
+            if place + size > len(content) or not _walk_ends(content, place + 16, place + size):
+                return False
+            place = content.find(_HEAP, place + 16)
+    return True
+
+
+def _walk_ends(content: mmap.mmap, at: int, stop: int) -> bool:
+    while stop - at >= _OBJECT:
+        index = int.from_bytes(content[at : at + 2], "little")
+        size = int.from_bytes(content[at + 8 : at + 16], "little")
+        room = _OBJECT + (size + 7) // 8 * 8 if index else size  # index 0: what is free, its own header included
+        if not _OBJECT <= room <= stop - at:
+            return False
+        at += room
+    return True
+
+
+def array(file: h5py.File, key: str, path: Path) -> h5py.Dataset | None:
     """The data set at `key`, or None. Whatever would make HDF5 open another file is refused before it is followed."""
     node: Any = file
     for part in key.split("/"):
@@ -75,9 +116,15 @@ def _open(file: h5py.File, key: str, path: Path) -> h5py.Dataset | None:
         raise UserError(f"{path}: {key} holds {node.dtype}, expected numbers")
     if node.shape is None or not node.size:
         raise UserError(f"{path}: {key} is empty, expected at least one row")
-    if node.nbytes > _LARGEST_RATIO * path.stat().st_size:
+    if node.nbytes > LARGEST_RATIO * path.stat().st_size:
         raise UserError(f"{path}: {key} declares shape {node.shape}, more than a file of this size can hold")
     return node
+
+
+def _is_text(attribute: h5py.h5a.AttrID) -> bool:
+    """Whether it is one text: decoding other damaged types can crash the process."""
+    kind = attribute.get_type()
+    return isinstance(kind, h5py.h5t.TypeStringID) and attribute.shape == () and kind.get_size() <= _LONGEST_TEXT
 
 
 def _text(value: object) -> str:
@@ -95,7 +142,7 @@ def store(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, str])
             _fill(file, arrays, attributes)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({_line(error)})") from error
+        raise UserError(f"{path}: cannot be written ({one_line(error)})") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -110,5 +157,6 @@ def _fill(file: h5py.File, arrays: dict[str, np.ndarray], attributes: dict[str, 
         file.create_dataset(key, data=x, chunks=chunks, **options)
 
 
-def _line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What an error says, without line breaks."""
     return " ".join(str(error).split())

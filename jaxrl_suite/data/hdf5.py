@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +28,10 @@ from jaxrl_suite import types
 from jaxrl_suite.data.columns import END_NEXT, OPTIONAL, REQUIRED, Columns, check, require
 from jaxrl_suite.data.container import read, sha256_of, store
 from jaxrl_suite.data.episodes import assemble, cut, episode_returns
-from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.data.info import DatasetInfo, Origin, Window, check_options, check_sha256, describe
+from jaxrl_suite.errors import UserError
 
 FLAGS = ("terminals", "timeouts", "rewards")  # numbers per row: what tells episodes and their returns
-NOT_STATED = "not stated"
 SCHEMA = "jaxrl_suite/1"
 FROM_OBSERVATIONS = "from_observations"
 
@@ -50,27 +50,6 @@ _TASKS = {
 }
 
 
-class DatasetInfo(NamedTuple):
-    """What is known about a data set; rows and episodes as loaded, returns of the completed episodes in the file."""
-
-    name: str
-    env: str | None
-    rows: int
-    episodes: int
-    return_mean: float
-    return_std: float
-    return_max: float
-    sha256: str  # of the file's bytes
-    bytes: int
-    licence: str
-    source: str
-    provenance: dict[str, Any]
-    path: str
-
-
-Window = Callable[[int], tuple[int, int]]  # rows in all -> the first row that is wanted, and the one after the last
-
-
 def load_file(
     path: str | Path,
     name: str | None = None,
@@ -85,17 +64,11 @@ def load_file(
     the columns of vectors are then read for the episodes that hold these rows alone; of others in full, as it takes
     all rows to find their episodes.
     """
-    if parity not in (None, "d4rl"):
-        raise unknown("parity", parity, ["d4rl"])
-    if not 0.0 <= gamma <= 1.0:
-        raise UserError(f"gamma is {gamma}, expected a number from 0 to 1")
+    check_options(parity, gamma)
     path = Path(path).expanduser()
     where = str(path)
     sha256 = sha256_of(path)
-    if expected_sha256 is not None and sha256 != expected_sha256:
-        raise UserError(
-            f"{where}: the file is damaged (sha256 {sha256[:12]}..., expected {expected_sha256[:12]}...); reinstall"
-        )
+    check_sha256(where, sha256, expected_sha256)
 
     part = _part(path, window) if window is not None and parity is None else None
     raw, attributes = read(path, rows=part.rows if part else {})
@@ -112,22 +85,17 @@ def load_file(
         dataset = cut(dataset, part.first, part.last, part.episode)
     elif window is not None:
         dataset = cut(dataset, *window(rows))
-    info = DatasetInfo(
+    origin = Origin(
         name=name or path.stem,
         env=env,
-        rows=rows,
-        episodes=episodes,
-        return_mean=float(returns.mean()),
-        return_std=float(returns.std()),
-        return_max=float(returns.max()),
         sha256=sha256,
         bytes=path.stat().st_size,
-        licence=attributes.get("licence") or NOT_STATED,
-        source=attributes.get("source") or NOT_STATED,
-        provenance=_provenance(attributes.get("provenance", "")) | ({"reader": notes} if notes else {}),
         path=where,
+        licence=attributes.get("licence", ""),
+        source=attributes.get("source", ""),
+        provenance=_provenance(attributes.get("provenance", "")),
     )
-    return dataset, info
+    return dataset, describe(origin, rows, episodes, returns, notes)
 
 
 class _Part(NamedTuple):

@@ -2,18 +2,25 @@
 
 A bundled file is listed in REGISTRY, and its checksum in bundled/SHA256SUMS (the format of `sha256sum`), so that
 publishing a file again edits no code. The folder named by the environment variable JAXRL_SUITE_DATA makes each of its
-`<name>.hdf5` files a data set called `<name>`; a bundled name wins.
+`<name>.hdf5` and `<name>.npz` files a data set called `<name>`; a bundled name wins. `minari:<id>` is a data set in
+Minari's own folder. D4RL's names (`hopper-medium-v2`, see `d4rl`) are looked up in that folder and among the downloads,
+and downloaded otherwise.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxrl_suite import types
-from jaxrl_suite.data.hdf5 import NOT_STATED, DatasetInfo, Window, load_file
+from jaxrl_suite.data import d4rl, fetch, minari
+from jaxrl_suite.data.d4rl import checksums
+from jaxrl_suite.data.hdf5 import load_file
+from jaxrl_suite.data.info import NOT_STATED, DatasetInfo, Window
+from jaxrl_suite.data.npz import load_npz
 from jaxrl_suite.errors import UserError, unknown
 
 FOLDER_VARIABLE = "JAXRL_SUITE_DATA"
@@ -35,14 +42,6 @@ class Entry(NamedTuple):
 def bundled_folder() -> Path:
     """Where the package keeps its data files."""
     return Path(str(resources.files("jaxrl_suite.data").joinpath("bundled")))
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """File name -> sha256, from the folder's SHA256SUMS; empty without one."""
-    sums = folder / "SHA256SUMS"
-    lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []
-    pairs = (line.split(maxsplit=1) for line in lines if line.strip())
-    return {pair[1].lstrip("*"): pair[0].lower() for pair in pairs if len(pair) == 2}
 
 
 _SUMS = checksums(bundled_folder())
@@ -95,31 +94,66 @@ REGISTRY: dict[str, Entry] = dict(
 def load(
     name: str, parity: str | None = None, gamma: float = 0.99, window: Window | None = None
 ) -> tuple[types.Dataset, DatasetInfo]:
-    """Load a data set by its name, or by the path of an .hdf5 file. `window` chooses rows of it, see `load_file`."""
+    """Load a data set by its name or path: an .hdf5 or .npz file, or the folder of a Minari data set.
+
+    `window` chooses rows of it, see `load_file`.
+    """
+    if name.startswith(minari.PREFIX):
+        return minari.load_minari(minari.folder_of(name), name, parity, gamma, window=window)
     if _is_path(name):
-        return load_file(name, parity=parity, gamma=gamma, window=window)
+        return _load_path(Path(name).expanduser(), None, parity, gamma, window)
     if name in REGISTRY:
         return _load_bundled(REGISTRY[name], parity, gamma, window)
     local = _local()
-    if name in local:
-        return load_file(local[name], name, parity, gamma, window=window)
-    raise unknown("data set", name, [*REGISTRY, *local], "(the path of an .hdf5 file works too)")
+    # of a data set of D4RL the user's own file may also have the name that D4RL gave it
+    stem = name if name in local or name not in d4rl.REMOTES else Path(d4rl.REMOTES[name].file).stem
+    if stem in local:
+        path = local[stem]
+        return _load_path(path, name, parity, gamma, window, checksums(path.parent).get(path.name))
+    if name in d4rl.REMOTES:
+        return _load_d4rl(d4rl.REMOTES[name], parity, gamma, window)
+    d4rl.refuse_old(name)
+    raise unknown("data set", name, [*REGISTRY, *local, *d4rl.REMOTES], "(the path of an .hdf5 file works too)")
+
+
+def _load_path(
+    path: Path, name: str | None, parity: str | None, gamma: float, window: Window | None, sha256: str | None = None
+) -> tuple[types.Dataset, DatasetInfo]:
+    """By the reader that the path asks for."""
+    if minari.is_minari(path):
+        return minari.load_minari(path, name, parity, gamma, sha256, window)
+    reader = load_npz if path.suffix.lower() == ".npz" else load_file
+    return reader(path, name, parity, gamma, sha256, window)
+
+
+def _load_d4rl(
+    remote: d4rl.Remote, parity: str | None, gamma: float, window: Window | None
+) -> tuple[types.Dataset, DatasetInfo]:
+    """From the cache folder, or from the web."""
+    path = d4rl.present(remote)
+    if path is None:
+        if not fetch.offline():
+            print(f"downloading {remote.url} to {d4rl.cache_folder()}", file=sys.stderr)
+        path = d4rl.download(remote)
+    dataset, info = load_file(path, remote.name, parity, gamma, d4rl.expected(remote), window)
+    source = f"D4RL, {remote.url}" if info.source == NOT_STATED else info.source
+    return dataset, info._replace(env=info.env or remote.env, source=source)
 
 
 def names() -> tuple[str, ...]:
-    """Names that `load` knows: bundled data sets, then the user's own."""
-    return (*REGISTRY, *_local())
+    """Names of the data sets that are here: bundled, the user's own, and downloads. `load` knows all of D4RL's."""
+    return tuple(dict.fromkeys((*REGISTRY, *_local(), *_downloaded())))
 
 
 def catalogue() -> list[DatasetInfo]:
     """Every named data set. One that cannot be loaded has no rows and says why under provenance["problem"]."""
     bundled = [_info(name, bundled_folder() / entry.file, entry) for name, entry in REGISTRY.items()]
-    return bundled + [_info(name, path, None) for name, path in _local().items()]
+    return bundled + [_info(name, path, None) for name, path in (_downloaded() | _local()).items()]
 
 
 def _is_path(name: str) -> bool:
     separators = {"/", os.sep, os.altsep or os.sep}
-    return Path(name).suffix.lower() in (".hdf5", ".h5") or any(mark in name for mark in separators)
+    return Path(name).suffix.lower() in (".hdf5", ".h5", ".npz") or any(mark in name for mark in separators)
 
 
 def _load_bundled(
@@ -147,8 +181,15 @@ def _local() -> dict[str, Path]:
         return {}
     if not Path(folder).expanduser().is_dir():
         raise UserError(f"{FOLDER_VARIABLE} names {folder}, which is not a folder; correct or unset it")
-    files = sorted(Path(folder).expanduser().glob("*.hdf5"))
-    return {path.stem: path for path in files if path.stem not in REGISTRY}
+    files = [path for kind in ("*.npz", "*.hdf5") for path in sorted(Path(folder).expanduser().glob(kind))]
+    found = {path.stem: path for path in files if path.stem not in REGISTRY}  # of two files of one name the .hdf5
+    return dict(sorted(found.items()))
+
+
+def _downloaded() -> dict[str, Path]:
+    """D4RL's data sets in the cache folder."""
+    found = {name: d4rl.present(remote) for name, remote in d4rl.REMOTES.items()}
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def _info(name: str, path: Path, entry: Entry | None) -> DatasetInfo:

@@ -1,5 +1,5 @@
 """World models: ensembles, how they are fitted, and how they are rolled out."""
 
-from jaxrl_suite.models import ensemble, fit, imagine
+from jaxrl_suite.models import ensemble, fit, imagine, transforms, uncertainty
 
-__all__ = ["ensemble", "fit", "imagine"]
+__all__ = ["ensemble", "fit", "imagine", "transforms", "uncertainty"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxrl_suite.errors import unknown
+from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Array, Tree, ValueHead
 
 
@@ -35,3 +35,13 @@ def make(name: str) -> ValueHead:
     if name not in HEADS:
         raise unknown("value head", name, HEADS)
     return HEADS[name]()
+
+
+def require_scalar(name: str, option: str) -> None:
+    """Refuse a head whose targets are distributions, for an option that computes with a target as a number.
+
+    Raises:
+        UserError: the head has more than one output, or is not registered.
+    """
+    if make(name).size != 1:
+        raise UserError(f"{option} needs targets that are numbers, and those of --head={name} are not; use --head=mse")
