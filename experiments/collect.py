@@ -39,7 +39,7 @@ from jaxrl_suite.types import Spec
 LEVELS = ("random", "medium", "medium-replay", "expert", "medium-expert")
 LICENCE = "MIT"
 ROWS = 100_000  # of every level but medium-replay, unless --rows says otherwise
-WIDTH = 240  # of the table of data sets where no terminal has a width
+WIDTH = 280  # of the table of data sets where no terminal has a width
 FORMATS = ("d4rl", "minari")
 
 
