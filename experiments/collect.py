@@ -39,7 +39,7 @@ from jaxrl_suite.types import Spec
 LEVELS = ("random", "medium", "medium-replay", "expert", "medium-expert")
 LICENCE = "MIT"
 ROWS = 100_000  # of every level but medium-replay, unless --rows says otherwise
-WIDTH = 200  # of the table of data sets where no terminal has a width
+WIDTH = 280  # of the table of data sets where no terminal has a width
 FORMATS = ("d4rl", "minari")
 
 
@@ -175,6 +175,16 @@ def arrays_of(chosen: Options, spec: Spec, display: Display) -> tuple[record.Arr
     return record.concatenate(*parts), facts
 
 
+def command(chosen: Options) -> str:
+    """The command line that collects the same rows again: whatever decides them and is not at its default."""
+    words = [f"--env={chosen.env}", f"--level={chosen.level}"]
+    for name in ("seed", "steps", "expert_steps", "threshold", "rows", "hidden"):
+        value = getattr(chosen, name)
+        if value != getattr(Options(), name):
+            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
+    return " ".join(["python -m experiments.collect", *words])
+
+
 def formats_of(text: str) -> tuple[str, ...]:
     """What `--format` asks for.
 
@@ -216,7 +226,7 @@ def written(
     recorded = json.loads(identity.canonical(frozen))
     del recorded["format"]
     provenance = {"options": recorded, "learners": facts, "data": summary(arrays), "recorded": identity.provenance()}
-    source = f"jaxrl_suite: python -m experiments.collect --env={chosen.env} --level={chosen.level}"
+    source = f"jaxrl_suite: {command(chosen)}"
     folder_of(chosen).mkdir(parents=True, exist_ok=True)
     if form == "minari":
         told = provenance | {"licence": LICENCE, "level": chosen.level, "env_version": env_version(spec)}

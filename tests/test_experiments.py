@@ -1,5 +1,6 @@
 """The commands as a user meets them: one table from a small run, and one clear line for every kind of bad input."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -311,6 +312,13 @@ def test_collect_lists_the_bundled_data(monkeypatch, capsys):
     assert all(name in rows for name in data.REGISTRY)
 
 
+def test_the_source_is_a_command_that_collects_the_same():
+    chosen = collect.Options(level="expert", threshold=900.0, expert_steps=7000, hidden=(16, 8), publish=True)
+    words = collect.command(chosen).split()[3:]
+    again = options.parse(collect.Options, words, collect.Options(), "collect", "")
+    assert dataclasses.replace(again, publish=True) == chosen
+
+
 def test_random_level_writes_a_file_that_loads(monkeypatch, capsys, tmp_path):
     code, _, errors = run(
         monkeypatch, capsys, collect.main, "--level=random", "--rows=300", f"--out={tmp_path}", "--seed=3"
@@ -320,6 +328,7 @@ def test_random_level_writes_a_file_that_loads(monkeypatch, capsys, tmp_path):
     assert info.rows >= 300
     assert info.env == "Hopper-v4"
     assert info.provenance["options"]["seed"] == 3
+    assert info.source.endswith("collect --env=hopper --level=random --seed 3 --rows 300")
     told = info.provenance["data"]
     assert (told["rows"], told["episodes"]) == (info.rows, info.episodes)
     assert told["return_mean"] == round(info.return_mean, 1)
