@@ -14,7 +14,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from experiments import options
 from jaxrl_suite.data import d4rl
@@ -42,7 +42,7 @@ class Options:
 
 def known(folder: Path) -> Table:
     """The data sets that can be had."""
-    table = Table("name", "environment", "MB", "sha256", "address")
+    table = Table(Column("name", no_wrap=True), "environment", "MB", "sha256", "address")
     for remote in d4rl.REMOTES.values():
         path = folder / remote.file
         size = f"{path.stat().st_size / 1e6:.1f}" if path.exists() else "-"

@@ -46,9 +46,7 @@ PRESETS = {
     "paper": replace(Config(), updates=1_000_000, evaluations=200),
 }
 BEST_TENTH = {name: replace(config, top=0.1) for name, config in PRESETS.items()}
-BEST_TENTH["quick"] = replace(
-    BEST_TENTH["quick"], hidden=(128, 128)
-)  # as all after it
+BEST_TENTH["quick"] = replace(BEST_TENTH["quick"], hidden=(128, 128))  # as all after it
 
 
 @struct.dataclass

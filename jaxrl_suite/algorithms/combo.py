@@ -16,18 +16,16 @@ small networks, larger step sizes and tau, fewer samples, and one weight for all
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl_suite.algorithms import actor_critic, cql, dyna
+from jaxrl_suite.algorithms import actor_critic, cql, dyna, short
 from jaxrl_suite.algorithms.actor_critic import Parts, State, Term
 from jaxrl_suite.errors import UserError, unknown
-from jaxrl_suite.models.ensemble import EnsembleConfig
-from jaxrl_suite.models.fit import FitConfig
 from jaxrl_suite.types import Algorithm, Array, Key, Metrics, Spec, Transition, Tree
 from jaxrl_suite.values import conservative
 
@@ -62,34 +60,9 @@ class Config(dyna.Config):
     """States where values are pushed down: mix, those of the whole batch, or model, those of imagined rows."""
 
 
-QUICK = Config(
-    updates=10_000,
-    evaluations=5,
-    period=250,
-    rollouts=5_000,
-    hidden=(128, 128),
-    tau=0.01,
-    actor_lr=3e-4,
-    critic_lr=1e-3,
-    alpha_lr=1e-3,
-    cql_weight=1.0,
-    samples=4,
-    dynamics=EnsembleConfig(hidden=(128, 128, 128)),
-    fit=FitConfig(steps=2_000, checks=20),
-)
 PRESETS = {
-    "smoke": replace(
-        QUICK,
-        updates=100,
-        evaluations=2,
-        period=50,
-        rollouts=200,
-        hidden=(32, 32),
-        samples=2,
-        dynamics=replace(QUICK.dynamics, hidden=(32, 32)),
-        fit=replace(QUICK.fit, steps=100, checks=4),
-    ),
-    "quick": QUICK,
+    "smoke": Config(**short.SMOKE, cql_weight=1.0, samples=2),
+    "quick": Config(**short.QUICK, cql_weight=1.0, samples=4),
     "paper": Config(),
 }
 

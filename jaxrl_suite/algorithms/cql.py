@@ -12,19 +12,19 @@ Deviations: the weight w is fixed, without the paper's dual variable, as in Offl
 no factor 1/2, as there. There the logarithm is taken over three values and averaged over the n draws, because the
 result of a reshape is dropped; here it is taken over all 3n. Rows are drawn with replacement from a data set whose
 successors at the end of an episode are the true ones. The `quick` preset has small networks, larger step sizes and tau,
-and fewer samples.
+the actor's falling to zero, and fewer samples.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl_suite.algorithms import actor_critic, offline
+from jaxrl_suite.algorithms import actor_critic, offline, short
 from jaxrl_suite.algorithms.actor_critic import Parts, State, Term
 from jaxrl_suite.algorithms.agent_config import AgentConfig
 from jaxrl_suite.errors import UserError
@@ -54,19 +54,9 @@ class Config(AgentConfig):
     """Actions n per state from each of three distributions, where values are pushed down."""
 
 
-QUICK = Config(
-    updates=10_000,
-    evaluations=5,
-    hidden=(128, 128),
-    tau=0.01,
-    actor_lr=3e-4,
-    critic_lr=1e-3,
-    alpha_lr=1e-3,
-    samples=4,
-)
 PRESETS = {
-    "smoke": replace(QUICK, updates=100, evaluations=2, hidden=(32, 32), samples=2),
-    "quick": QUICK,
+    "smoke": Config(**short.AGENT_SMOKE, samples=2),
+    "quick": Config(**short.AGENT, samples=4),
     "paper": Config(),
 }
 

@@ -11,9 +11,9 @@ networks, larger step sizes and tau, and an actor's step size that falls to zero
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from jaxrl_suite.algorithms import actor_critic, offline, sac_n
+from jaxrl_suite.algorithms import actor_critic, offline, sac_n, short
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Algorithm, Spec
 
@@ -26,20 +26,9 @@ class Config(sac_n.Config):
     """Weight eta of the diversity of the critics' action gradients."""
 
 
-QUICK = Config(
-    updates=10_000,
-    evaluations=5,
-    critics=5,
-    hidden=(128, 128),
-    tau=0.01,
-    actor_lr=1e-3,
-    critic_lr=1e-3,
-    alpha_lr=3e-3,
-    anneal=True,
-)
 PRESETS = {
-    "smoke": replace(QUICK, updates=100, evaluations=2, critics=3, hidden=(32, 32)),
-    "quick": QUICK,
+    "smoke": Config(**short.AGENT_SMOKE | {"critics": 3}),
+    "quick": Config(**short.AGENT | {"critics": 5}),
     "paper": Config(),
 }
 

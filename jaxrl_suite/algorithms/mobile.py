@@ -62,7 +62,7 @@ class Config(dyna.Config):
         return replace(super().actor_critic(), target_min=self.target_min)
 
 
-PRESETS = {"smoke": Config(**short.SMOKE, samples=2), "quick": Config(**short.QUICK), "paper": Config()}
+PRESETS = {"smoke": Config(**short.SMOKE_ALL, samples=2), "quick": Config(**short.QUICK_ALL), "paper": Config()}
 
 
 @struct.dataclass

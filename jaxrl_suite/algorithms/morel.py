@@ -57,7 +57,7 @@ class Config(dyna.Config):
     """The world model."""
 
 
-PRESETS = {"smoke": Config(**short.SMOKE), "quick": Config(**short.QUICK), "paper": Config()}
+PRESETS = {"smoke": Config(**short.SMOKE_ALL), "quick": Config(**short.QUICK_ALL), "paper": Config()}
 
 
 @struct.dataclass

@@ -72,8 +72,8 @@ class Config(dyna.Config):
 
 
 PRESETS = {
-    "smoke": Config(**short.SMOKE, adversary_steps=5, adversary_batch=32, clone_steps=10, clone_lr=1e-3),
-    "quick": Config(**short.QUICK, adversary_steps=100, clone_steps=2_000, clone_lr=1e-3),
+    "smoke": Config(**short.SMOKE_ALL, adversary_steps=5, adversary_batch=32, clone_steps=10, clone_lr=1e-3),
+    "quick": Config(**short.QUICK_ALL, adversary_steps=100, clone_steps=2_000, clone_lr=1e-3),
     "paper": Config(),
 }
 

@@ -15,9 +15,9 @@ networks, larger step sizes and tau, and an actor's step size that falls to zero
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from jaxrl_suite.algorithms import actor_critic, offline
+from jaxrl_suite.algorithms import actor_critic, offline, short
 from jaxrl_suite.algorithms.agent_config import AgentConfig
 from jaxrl_suite.types import Algorithm, Spec
 
@@ -36,19 +36,9 @@ class Config(AgentConfig):
     """Widths of the hidden layers of actor and critics."""
 
 
-QUICK = Config(
-    updates=10_000,
-    evaluations=5,
-    hidden=(128, 128),
-    tau=0.01,
-    actor_lr=1e-3,
-    critic_lr=1e-3,
-    alpha_lr=3e-3,
-    anneal=True,
-)
 PRESETS = {
-    "smoke": replace(QUICK, updates=100, evaluations=2, critics=3, hidden=(32, 32)),
-    "quick": QUICK,
+    "smoke": Config(**short.AGENT_SMOKE | {"critics": 3}),
+    "quick": Config(**short.AGENT),
     "paper": Config(),
 }
 
