@@ -48,7 +48,7 @@ PRESETS = {
 BEST_TENTH = {name: replace(config, top=0.1) for name, config in PRESETS.items()}
 BEST_TENTH["quick"] = replace(
     BEST_TENTH["quick"], hidden=(128, 128)
-)  # as all later algorithms; BC's rows are published
+)  # as all after it
 
 
 @struct.dataclass
