@@ -87,13 +87,6 @@ REGISTRY: dict[str, Entry] = dict(
             "medium-replay",
             "about every fifth episode of a SAC agent's first 300,000 steps, after which it returned 690",
         ),
-        _entry(
-            "walker2d-medium-expert-mini",
-            "Walker2d-v4",
-            "medium-expert",
-            "stochastic SAC policies after 100,000 steps and after 300,000, half each; the second returns about 1,000,"
-            " short of the 3,000 that were asked for: no expert, and the first is a beginner",
-        ),
     ]
 )
 
