@@ -6,6 +6,7 @@ import http.server
 import io
 import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -528,6 +529,9 @@ def test_the_command_stops_at_ctrl_c_and_keeps_the_part(mirror, monkeypatch, cap
         server.released.wait(5)
 
     mirror.script = [stop]
+    # A suite that was started in the background ignores the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     code, _, errors = run(monkeypatch, capsys, "hopper-medium-v2")
+    signal.signal(signal.SIGINT, before)
     assert code == 130 and errors == "interrupted\n"
     assert (d4rl.cache_folder() / ".hopper_medium-v2.hdf5.part").exists()

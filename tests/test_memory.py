@@ -94,7 +94,7 @@ def test_episodes_are_summed_up(data):
         (lambda d: jrs.learn(bc.make(ENV.spec, bc.PRESETS["smoke"]), d, seeds=(1, 1)), "each once"),
         (lambda d: jrs.learn(bc.make(ENV.spec, bc.PRESETS["smoke"]), d, model=()), "no phase that fits one"),
         (lambda d: jrs.learn(jrs.algorithm("sac", jrs.spec("hopper"), "smoke"), None), "host environment"),
-        (lambda d: jrs.load_dataset("hoper-medium"), "did you mean hopper-medium-replay-mini"),
+        (lambda d: jrs.load_dataset("hoper-medium-replay-mini"), "did you mean hopper-medium-replay-mini"),
     ],
 )
 def test_bad_input_is_one_line(call, words, data):
