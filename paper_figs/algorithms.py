@@ -6,7 +6,8 @@ after the same number of updates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,8 +47,10 @@ def suites(rows: pd.DataFrame) -> list[Suite]:
     rows = rows[(rows["status"] == "finished") & rows["score_last"].notna()]
     found = []
     for (preset, updates), group in rows.groupby(["preset", "updates"]):
-        cells = group.assign(line=_lines(group)).pivot(index=["line", "seed"], columns="dataset", values="score_last")
+        lines = (group["algo"] + " " + group["settings"].fillna("")).str.strip()
+        cells = group.assign(line=lines).pivot(index=["line", "seed"], columns="dataset", values="score_last")
         cells = cells.loc[:, cells.groupby("line").count().gt(0).sum() > 1].dropna()
+        cells = cells.rename(index=_short(list(cells.index.get_level_values("line").unique())), level="line")
         algos = list(dict.fromkeys(cells.index.get_level_values("line")))
         if len(algos) < 2 or cells.shape[1] < 2:
             continue
@@ -59,11 +62,10 @@ def suites(rows: pd.DataFrame) -> list[Suite]:
     return found
 
 
-def _lines(rows: pd.DataFrame) -> pd.Series:
-    """What a row counts for: its algorithm, with its settings where they differ among the algorithm's rows."""
-    settings = rows["settings"].fillna("")
-    several = settings.groupby(rows["algo"]).transform("nunique") > 1
-    return rows["algo"] + (" " + settings).where(several, "").str.rstrip()
+def _short(lines: Sequence[str]) -> dict[str, str]:
+    """Line, `ravl critics=4`, -> its name: the algorithm, with its settings where an algorithm has several lines."""
+    algos = Counter(line.split()[0] for line in lines)
+    return {line: line if algos[line.split()[0]] > 1 else line.split()[0] for line in lines}
 
 
 def interval(statistic: Statistic, *scores: np.ndarray) -> Interval:

@@ -133,6 +133,9 @@ def test_settings_are_lines_of_their_own_where_an_algorithm_has_several():
     assert set(suite.scores) == {"bc", "ravl critics=4", "ravl critics=4 diversity=0"}
     (suite,) = algorithms.suites(table(found[:12]))
     assert set(suite.scores) == {"bc", "ravl"}
+    # Rows that do not enter the suite do not lengthen its names.
+    (suite,) = algorithms.suites(table(found[:12], rows("bc", plain, "hidden=8x8")[::2]))
+    assert set(suite.scores) == {"bc", "ravl"}
 
 
 def test_rows_of_one_algorithm_or_one_data_set_make_no_suite():
