@@ -214,7 +214,7 @@ def test_settings_are_lines_and_rows_of_their_own_on_the_page(folder, tmp_path):
 def test_the_figure_shows_means_with_t_intervals(folder, runs):
     curves.publish(folder, runs)
     ((name, drawn),) = figure.draw(folder.parent).items()
-    assert name == "offline_mbrl/learning-curves-made-up-quick"
+    assert name == "offline_mbrl/learning-curves-made-up-quick-20"
     lines = {line.get_label(): line.get_ydata() for line in drawn.axes[0].get_lines()}
     assert set(lines) == {"bc (2 seeds)", "ravl (2 seeds)", "mean return of the data"}
     both = np.array([returns("ravl", 0), returns("ravl", 1)])
@@ -240,6 +240,17 @@ def test_the_figure_of_settings_and_of_a_lost_seed(folder, runs, tmp_path):
     assert len({(line.get_color(), line.get_linestyle()) for line in drawn.axes[0].get_lines()}) == 4
 
 
+def test_lines_of_as_many_updates_share_a_figure_and_bc_is_in_each(folder, runs):
+    curves.publish(folder, runs)
+    summary = pd.read_csv(folder / "summary.csv", dtype={"run_id": str})
+    summary.loc[summary["algo"] == "ravl", "updates"] += 1
+    summary.to_csv(folder / "summary.csv", index=False)
+    alone, both = figure.draw(folder.parent).values()
+    labels = [{line.get_label() for line in drawn.axes[0].get_lines()} for drawn in (alone, both)]
+    assert labels[0] == {"bc (2 seeds)", "mean return of the data"}
+    assert labels[1] == {"bc (2 seeds)", "ravl (2 seeds)", "mean return of the data"}
+
+
 def test_without_curves_there_is_nothing_to_draw(folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["paper_figs", "--only=learning_curves", f"--results={folder.parent}"])
     with pytest.raises(SystemExit) as stop:
@@ -256,7 +267,7 @@ def test_the_same_curves_give_the_same_bytes_in_two_processes(folder, runs, tmp_
     command = [sys.executable, "-m", "paper_figs", "--only=learning_curves", f"--results={folder.parent}"]
     subprocess.run(command, cwd=report.page.TEMPLATE.parent.parent, check=True, capture_output=True)
     for kind in ("png", "pdf"):
-        made = folder / f"learning-curves-made-up-quick.{kind}"
+        made = folder / f"learning-curves-made-up-quick-20.{kind}"
         assert made.read_bytes() == (tmp_path / made.name).read_bytes()
 
 
