@@ -217,7 +217,13 @@ def run(place: Place, fresh: bool = False) -> int:
 
 
 def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr, flush=True)
+    _print(f"note: {text}")
+
+
+def _print(line: str) -> None:
+    """One write, so that lines of several processes on one terminal do not run into each other."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _lead(place: Place, log: Path, interrupts: Interrupts) -> int:
@@ -257,7 +263,7 @@ def _end(lines: dict[int, Line], code: int, text: str, say: bool = True) -> int:
 
 def _say(code: int, text: str) -> int:
     if code not in (0, RESUMABLE):
-        print(f"error: {text.removeprefix('error: ')}", file=sys.stderr, flush=True)
+        _print(f"error: {text.removeprefix('error: ')}")
     return code
 
 
