@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from support import random_data
 
-from experiments import offline_mbrl, options
+from experiments import offline_mbrl, options, reproduce
 from jaxrl_suite import data as data_sets
 from jaxrl_suite.algorithms import actor_critic, combo, cql, dyna, edac, networks, ravl, registry, sac_n
 from jaxrl_suite.envs.probes import PROBES
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.models.ensemble import EnsembleConfig
 from jaxrl_suite.models.fit import FitConfig
+from jaxrl_suite.report.claims import Needed
 from jaxrl_suite.train import members, settings
 from jaxrl_suite.train.compose import chunk, population
 from jaxrl_suite.train.memory import learn
@@ -315,11 +316,12 @@ def test_run_ids_of_published_rows_are_those_of_their_settings():
     dataset, info = data_sets.load("hopper-medium-replay-mini")
     spec, checked = offline_mbrl.spec_of(dataset, info), 0
     for algo, text in {(row["algo"], row["settings"]) for row in rows if row["dataset"] == info.name}:
-        words = [f"--algo={algo}", "--seeds=100", *(f"--{word}" for word in text.split())]
+        words = reproduce.words_of(Needed(algo, info.name, text), "0:100", reproduce.Options())
         shared, entry, config = options.offline(words, "test", "")
         run = offline_mbrl.describe(shared, entry, config, spec, info)
         ids = dict(zip(run.seeds, run.run_ids, strict=True))
-        found = {int(row["seed"]): row["run_id"] for row in rows if (row["algo"], row["settings"]) == (algo, text)}
+        line = (algo, text, info.name)
+        found = {int(r["seed"]): r["run_id"] for r in rows if (r["algo"], r["settings"], r["dataset"]) == line}
         assert {seed: ids[seed] for seed in found} == found
         checked += len(found)
     assert checked >= 80

@@ -226,6 +226,7 @@ def test_two_sweeps_share_the_work(fake, monkeypatch):
     assert [len(board.done) for board in boards] == [6, 6]
     assert [board.failed for board in boards] == [[], []]
     found = pd.read_csv(runs[0].out / "starts.csv")
+    found = found[found["group"] != "group"]  # two workers may have begun this file, which is the test's own
     assert sorted(found["group"][found["found"] != "finished"]) == [f"g{index}" for index in range(6)]
 
 
