@@ -14,7 +14,7 @@ from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report.claims import Claim, Finding, Needed, above, above_column, above_each, above_mean, judge, rule
 
-SEEDS = 32  # the gap to BC is small beside its spread: eight seeds, and sixteen, left it open
+SEEDS = 32  # the gap to BC is small beside its spread: what eight seeds say, the next eight take back
 MINI = "hopper-medium-replay-mini"
 REPLAYS = tuple(f"{task}-medium-replay-mini" for task in ("hopper", "halfcheetah", "walker2d"))
 # Quick presets at the same number of updates; settings as summary.csv says them.

@@ -220,11 +220,8 @@ def written(
     form: str, chosen: Options, name: str, spec: Spec, arrays: record.Arrays, facts: dict[str, Any]
 ) -> tuple[Path, data.DatasetInfo]:
     """Write the data set in one format, and read it back."""
-    frozen = dataclasses.replace(
-        chosen, out=Path("runs"), log="", format="d4rl"
-    )  # one collection, whatever its formats
-    recorded = json.loads(identity.canonical(frozen))
-    del recorded["format"]
+    recorded = json.loads(identity.canonical(dataclasses.replace(chosen, out=Path("runs"), log="")))
+    del recorded["format"]  # one collection, whatever its formats
     provenance = {"options": recorded, "learners": facts, "data": summary(arrays), "recorded": identity.provenance()}
     source = f"jaxrl_suite: {command(chosen)}"
     folder_of(chosen).mkdir(parents=True, exist_ok=True)

@@ -56,8 +56,6 @@ class Config(AgentConfig):
     """Refreshes that the ring buffer of imagined data holds."""
     real_ratio: float = 0.05
     """Share of real transitions in a batch."""
-    batch: int = 256
-    """Transitions per gradient update."""
     dynamics: ensemble.EnsembleConfig = field(default_factory=ensemble.EnsembleConfig)
     """The world model."""
     fit: fit.FitConfig = field(default_factory=fit.FitConfig)

@@ -19,7 +19,6 @@ with itself: U = 0. With penalty=0 this is MBPO offline with that target.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -105,5 +104,5 @@ def make(spec: Spec, config: Config) -> Algorithm:
         return batch._replace(reward=batch.reward.at[real:].add(-hypers.penalty * doubt))
 
     idea = dyna.Idea(relabel=penalised) if config.penalty and real < config.batch else dyna.PLAIN
-    hypers = Hypers(**dataclasses.asdict(config.hypers()), penalty=config.penalty)
+    hypers = config.hypers(kind=Hypers, penalty=config.penalty)
     return dyna.make(spec, config, ac, hypers, idea)

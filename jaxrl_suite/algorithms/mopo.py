@@ -15,7 +15,6 @@ The original's target entropy is -3 for all tasks, here it is -|A|. With penalty
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,5 +70,5 @@ def make(spec: Spec, config: Config) -> Algorithm:
         return transforms.penalise(model, measure, hypers.penalty)
 
     idea = dyna.Idea(transform=penalised) if config.penalty else dyna.PLAIN
-    hypers = Hypers(**dataclasses.asdict(config.hypers()), penalty=config.penalty)
+    hypers = config.hypers(kind=Hypers, penalty=config.penalty)
     return dyna.make(spec, config, actor_critic.make(spec, config.actor_critic()), hypers, idea)

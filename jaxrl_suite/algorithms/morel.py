@@ -20,7 +20,6 @@ the data set are as they are. With pessimism=0 nothing halts.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -109,5 +108,5 @@ def make(spec: Spec, config: Config) -> Algorithm:
         return transforms.halt(model, measure, threshold, known.reward_min - hypers.halt_penalty)
 
     idea = dyna.Idea(transform=halting, prepare=prepare) if config.pessimism else dyna.PLAIN
-    hypers = Hypers(**dataclasses.asdict(config.hypers()), pessimism=config.pessimism, halt_penalty=config.halt_penalty)
+    hypers = config.hypers(kind=Hypers, pessimism=config.pessimism, halt_penalty=config.halt_penalty)
     return dyna.make(spec, config, actor_critic.make(spec, config.actor_critic()), hypers, idea)

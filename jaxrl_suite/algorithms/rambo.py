@@ -22,7 +22,6 @@ and clone_steps=0 this is MBPO offline.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,7 +169,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
     optimiser = lambda model, params, data, key: ADAM.init(params.weights)  # noqa: E731
     idea = dyna.Idea(prepare=optimiser, adapt=adapt) if config.adversary_steps else dyna.PLAIN
     own = {name: getattr(config, name) for name in ("adversary", "adversary_lr", "clone_lr")}
-    algorithm = dyna.make(spec, config, ac, Hypers(**dataclasses.asdict(config.hypers()), **own), idea)
+    algorithm = dyna.make(spec, config, ac, config.hypers(kind=Hypers, **own), idea)
     return cloned(algorithm, ac, config) if config.clone_steps else algorithm
 
 

@@ -24,7 +24,8 @@ from jaxrl_suite.errors import UserError
 # gzip cannot shrink further than about 1 to 1032: a file that declares more is empty space meant to fill the memory
 LARGEST_RATIO = 1100
 _LONGEST_TEXT = 64_000_000
-_HEAP, _OBJECT = b"GCOL\x01", 16  # how a collection of texts begins, and the header of each object in it
+# How a collection of texts begins, reserved bytes and all, so that no compressed row looks like one; an object's header
+_HEAP, _OBJECT = b"GCOL\x01\0\0\0", 16
 _DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)  # what h5py raises on broken bytes
 
 
