@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -179,6 +180,23 @@ def test_a_csv_log_has_a_fixed_header(tmp_path):
     assert log.path.read_text() == "a,b\n"
     with pytest.raises(UserError, match="other columns"):
         Log.csv(log.path, ["a", "c"])
+
+
+def test_writers_that_begin_a_log_together_write_one_header_and_lose_no_row(tmp_path, monkeypatch):
+    write, together = Log._write, threading.Barrier(4)
+    monkeypatch.setattr(Log, "_write", lambda log, line: time.sleep(0.02) or write(log, line))
+
+    def work(number):
+        together.wait()
+        Log.csv(tmp_path / "starts.csv", ["worker"]).append({"worker": number})
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    header, *rows = (tmp_path / "starts.csv").read_text().splitlines()
+    assert header == "worker" and sorted(rows) == ["0", "1", "2", "3"]
 
 
 def test_a_resumed_run_cuts_what_came_after_its_checkpoint(tmp_path):

@@ -197,9 +197,10 @@ class Log:
         self.path = Path(path)
         self.columns = None if columns is None else list(columns)
         self._header = b"" if self.columns is None else _csv_line(self.columns)
-        with files.guarded(self.path.parent):
+        # Locked, so that of two processes that begin a file one writes the header.
+        with files.guarded(self.path.parent), files.locked(self.path.with_name(f".{self.path.name}.lock")):
             self.path.touch()
-            os.truncate(self.path, self._last_line_end(self.offset()))
+            self._cut_torn_line()
             if self.offset() == 0:
                 self._write(self._header)
         self._check_header()
@@ -255,6 +256,12 @@ class Log:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
+
+    def _cut_torn_line(self) -> None:
+        size = self.offset()
+        end = self._last_line_end(size)
+        if end < size:  # an unneeded cut could take a row that another process adds meanwhile
+            os.truncate(self.path, end)
 
     def _last_line_end(self, end: int) -> int:
         """Where the last whole line before `end` ends."""
