@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ class Options:
     """Environment steps of the expert learner."""
     threshold: float = 2_500.0
     """Mean evaluation return that the expert learner must reach."""
+    stop_at_threshold: bool = False
+    """End the expert learner at the first evaluation that reaches the threshold, after --expert-steps at the latest."""
     rows: int | None = None
     """Rows of the data set: by default 100,000, and of medium-replay everything. Fewer rows of medium-replay are whole
     episodes, evenly spaced over the learner's life."""
@@ -93,10 +96,12 @@ def catalogue() -> Table:
     return table
 
 
-def learner(chosen: Options, spec: Spec, steps: int, display: Display) -> Path | None:
-    """Train SAC for `steps` environment steps -> its run directory, or None when interrupted."""
+def learner(chosen: Options, spec: Spec, steps: int, display: Display, enough: float | None = None) -> Path | None:
+    """Train SAC for `steps` environment steps, or until an evaluation reaches `enough` -> its run directory, or None
+    when interrupted."""
     config = dataclasses.replace(sac.PRESETS["quick"], steps=steps, hidden=chosen.hidden)
-    frozen = session.freeze("collect", algorithms.get("sac"), config, spec.name, episodes=10)
+    more = {} if enough is None else {"enough": enough}
+    frozen = session.freeze("collect", algorithms.get("sac"), config, spec.name, episodes=10, **more)
     built = session.build(frozen)
     seeds = (chosen.seed,)
     group = identity.group_id(frozen, seeds, None, "host")
@@ -116,6 +121,7 @@ def learner(chosen: Options, spec: Spec, steps: int, display: Display) -> Path |
             host_envs=config.envs,
             checkpoint_seconds=chosen.checkpoint_seconds,
             sinks=sinks.parse(chosen.log),
+            enough=math.inf if enough is None else enough,
         )
         outcome = loop.run(job, opened, display)
         if not outcome.finished:
@@ -156,13 +162,19 @@ def arrays_of(chosen: Options, spec: Spec, display: Display) -> tuple[record.Arr
     for kind, steps in (("medium", chosen.steps), ("expert", chosen.expert_steps)):
         if kind not in chosen.level:
             continue
-        path = learner(chosen, spec, steps, display)
+        enough = chosen.threshold if kind == "expert" and chosen.stop_at_threshold else None
+        path = learner(chosen, spec, steps, display, enough)
         if path is None:
             return None, {}
         run = session.load(path)
-        final = float(run.evals["return_mean"].iloc[-1])
+        final, taken = float(run.evals["return_mean"].iloc[-1]), int(run.evals["update"].iloc[-1])
         started = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
-        facts[kind] = {"final_return": round(final, 1), "config": run.config["config"], "provenance": started}
+        facts[kind] = {
+            "final_return": round(final, 1),
+            "updates": taken,
+            "config": run.config["config"],
+            "provenance": started,
+        }
         if kind == "expert" and final < chosen.threshold:
             raise UserError(
                 f"the expert's return is {final:.0f}, short of --threshold={chosen.threshold:.0f}; "
@@ -178,10 +190,11 @@ def arrays_of(chosen: Options, spec: Spec, display: Display) -> tuple[record.Arr
 def command(chosen: Options) -> str:
     """The command line that collects the same rows again: whatever decides them and is not at its default."""
     words = [f"--env={chosen.env}", f"--level={chosen.level}"]
-    for name in ("seed", "steps", "expert_steps", "threshold", "rows", "hidden"):
+    for name in ("seed", "steps", "expert_steps", "threshold", "stop_at_threshold", "rows", "hidden"):
         value = getattr(chosen, name)
         if value != getattr(Options(), name):
-            words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
+            shown = () if value is True else value if isinstance(value, tuple) else (value,)
+            words += [f"--{name.replace('_', '-')}", *map(str, shown)]
     return " ".join(["python -m experiments.collect", *words])
 
 

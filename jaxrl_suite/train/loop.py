@@ -68,6 +68,7 @@ class Job:
     model: Path | None = None  # an entry of such a folder, to be used instead of fitting
     devices: Devices | None = None  # the mesh; None for the default device
     sinks: tuple[str, ...] = ()  # names of train.sinks; no influence on the result
+    enough: float = math.inf  # a phase ends early once an evaluation's mean return reaches this, for every member
 
     @property
     def members(self) -> tuple[Member, ...]:
@@ -237,8 +238,11 @@ class _Run:
             ticks += phase.chunk
             self._log_metrics(phase, ticks, metrics, state.diverged)
             every = phase.evaluate_every * phase.chunk
+            reached = False
             if every and (ticks % every == 0 or ticks == phase.ticks):
-                self._evaluate(state, ticks * phase.updates_per_tick, ticks // phase.chunk)
+                reached = self._evaluate(state, ticks * phase.updates_per_tick, ticks // phase.chunk)
+            # The loop's count, which a checkpoint keeps: a phase that ended early is not gone on with.
+            ticks = phase.ticks if reached else ticks
             done = ticks == phase.ticks
             # Clocks and signals differ between processes; what they do about them must not.
             stop, due = processes.agree(
@@ -312,12 +316,15 @@ class _Run:
         headline = {name: float(np.mean(value)) for name, value in values.items()}
         self.display.progress(ticks * phase.updates_per_tick, headline)
 
-    def _evaluate(self, state: Population, update: int, index: int) -> None:
+    def _evaluate(self, state: Population, update: int, index: int) -> bool:
+        """Evaluate and note it -> whether every member is good enough."""
         episodes = self.evaluator(state.members, [member.seed for member in self.members], index)
         for row, (seed, variant) in enumerate(self.members):
             who = {"seed": seed, "settings": variant.settings, "update": update}
             self.books.add_evaluation(who | eval_row(self.job.spec, episodes, row))
-        self.display.evaluation(update, episodes.returns.mean(axis=1))
+        means = episodes.returns.mean(axis=1)
+        self.display.evaluation(update, means)
+        return bool(np.all(means >= self.job.enough))
 
     # --- Checkpoints and cache ---
     def _folder(self, index: int, phase: Phase) -> Path:
