@@ -243,11 +243,7 @@ def draw_local(data: Tree, held: Array, key: Key, n: int) -> Tree:
     """
     devices: Devices = _IN_USE.value
     count = devices.shards
-    if n % count:
-        raise UserError(
-            f"--sampling=local: {n} rows cannot be drawn in equal shares from {count} shards; "
-            f"make the parts of a batch multiples of {count}, or use --sampling=global"
-        )
+    _check_shares(n, count)
 
     def draw(block: Tree, held: Array, bits: Array) -> Tree:
         own = jax.random.fold_in(jax.random.wrap_key_data(bits), jax.lax.axis_index(DATA))
@@ -257,8 +253,20 @@ def draw_local(data: Tree, held: Array, key: Key, n: int) -> Tree:
     return _mapped(devices, draw, (ROWS, ROWS, ALL), ROWS)(_filled(data, count), held, jax.random.key_data(key))
 
 
+def _check_shares(rows: int, shards: int) -> None:
+    if rows % shards:
+        raise UserError(
+            f"--sampling=local: {rows} rows cannot be drawn in equal shares from {shards} shards; "
+            f"make the parts of a batch multiples of {shards}, or use --sampling=global"
+        )
+
+
 def share(parts: Sequence[Tree]) -> Tree:
-    """Parts as one batch, rows along `data`; what was drawn locally is joined shard by shard, and none of it moves."""
+    """Parts as one batch, rows along `data`; what was drawn locally is joined shard by shard, and none of it moves.
+
+    Raises:
+        UserError: with local sampling, the shards do not divide the rows of a part.
+    """
     devices = _sharded()
 
     def joined(*parts: Tree) -> Tree:
@@ -266,6 +274,8 @@ def share(parts: Sequence[Tree]) -> Tree:
 
     if devices is None or not devices.local:
         return spread(joined(*parts))
+    for part in parts:
+        _check_shares(len(jax.tree.leaves(part)[0]), devices.shards)
     return _mapped(devices, joined, (ROWS,) * len(parts), ROWS)(*parts)
 
 

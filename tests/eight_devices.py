@@ -320,6 +320,10 @@ def test_what_does_not_divide_is_refused_before_anything_is_trained(data):
         loop.check(job(data, mesh.make(1, 8), rollouts=121, horizon=5, retain=5))
     with pytest.raises(UserError, match="rows cannot be drawn in equal shares from 8 shards"):
         loop.check(job(data, mesh.make(1, 8, local=True), real_ratio=0.05))
+    devices = mesh.make(1, 8, local=True)
+    tenth = bc.make(ENV.spec, dataclasses.replace(bc.PRESETS["smoke"], top=0.1, batch=20))
+    with pytest.raises(UserError, match="20 rows cannot be drawn in equal shares from 8 shards"):
+        loop.check(loop.Job(ENV.spec, tenth, mesh.shard_rows(data, devices), SEEDS, {}, devices=devices))
 
 
 # --- Chosen rows ---
