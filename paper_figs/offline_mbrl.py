@@ -13,13 +13,14 @@ from jaxrl_suite.report import mean_interval
 from paper_figs.style import BLUE, GREY, ORANGE
 
 EXPERIMENT = "offline_mbrl"
+SHOWN = ("bc", "ravl")
 
 
 def draw(results: Path) -> dict[str, Figure]:
     """Figures by path without ending, one per data set and preset, from `results/offline_mbrl/summary.csv`."""
     rows = pd.read_csv(results / EXPERIMENT / "summary.csv", dtype={"settings": str})
     settings = rows["settings"].fillna("") if "settings" in rows else ""
-    rows = rows[(rows["status"] == "finished") & (settings == "")]
+    rows = rows[(rows["status"] == "finished") & (settings == "") & rows["algo"].isin(SHOWN)]
     figures = {}
     for (dataset, preset), group in rows.groupby(["dataset", "preset"]):
         name = str(dataset) if preset == "quick" else f"{dataset}-{preset}"
@@ -38,7 +39,7 @@ def _figure(rows: pd.DataFrame, title: str) -> Figure:
 
 def _returns(axes: Axes, rows: pd.DataFrame) -> None:
     """Last returns: a dot per seed, the mean with its 95% t-interval."""
-    algos = [algo for algo in ("bc", "ravl") if (rows["algo"] == algo).any()]
+    algos = [algo for algo in SHOWN if (rows["algo"] == algo).any()]
     for place, algo in enumerate(algos):
         values = rows.loc[rows["algo"] == algo, "return_last"].to_numpy(float)
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
