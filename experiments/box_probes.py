@@ -37,8 +37,9 @@ def evaluator(algorithm: Algorithm, episodes: int) -> Evaluator:
     """Returns of 30 steps in each member's own field, and discounted ones of a walk that goes on."""
 
     @jax.jit
-    def walk(states: Tree, obs: Array) -> tuple[Array, Array, Array]:
-        return jax.vmap(lambda state, first: _walk(algorithm, state, first, LONG)[1:])(states, obs)
+    def walk(states: Tree, obs: Array) -> tuple[Array, Array]:
+        _, returns, discounted = jax.vmap(lambda state, first: _walk(algorithm, state, first, LONG))(states, obs)
+        return returns, discounted
 
     @jax.jit
     def value(states: Tree, obs: Array) -> Array:
@@ -115,8 +116,8 @@ def shells(algorithm: Algorithm, states: Tree, k: int) -> Shells:
         return jax.vmap(one)(states)
 
     found = [np.asarray(x, float) for x in ask(states)]
-    means = [x.reshape(len(x), REACHES, STATES).mean(axis=2) for x in found]
-    return Shells(*means, effect=_effect(found[0], edge, inside))
+    spread, penalty, value, true = (x.reshape(len(x), REACHES, STATES).mean(axis=2) for x in found)
+    return Shells(spread, penalty, value, true, _effect(found[0], edge, inside))
 
 
 def _effect(spread: np.ndarray, edge: np.ndarray, inside: np.ndarray) -> np.ndarray:

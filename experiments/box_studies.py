@@ -12,6 +12,7 @@ from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.report.claims import Needed
 from jaxrl_suite.train import settings
 
+EXPERIMENT = "edge_of_reach"
 WORLD = "box"
 METHODS: dict[str, dict[str, Any]] = {
     "base": {},
@@ -54,27 +55,6 @@ def _arms(methods: Sequence[str], **fields: Sequence[Any]) -> tuple[Arm, ...]:
     values = itertools.product(*fields.values())
     changes = [tuple(zip(fields, chosen, strict=True)) for chosen in values]
     return tuple(Arm(method, change) for method in methods for change in changes)
-
-
-STUDIES = {
-    study.name: study
-    for study in (
-        Study("methods", "base, patched, random-patched and RAVL as they are", _arms(tuple(METHODS)), 8),
-        Study("horizons", "rollouts from one step to the whole episode", _arms(("base", "ravl"), horizon=HORIZONS), 8),
-        Study(
-            "critics",
-            "number of critics against their diversity",
-            _arms(("ravl",), critics=CRITICS, diversity=DIVERSITIES),
-            8,
-        ),
-        Study(
-            "rewards",
-            "the reward's distance against the rollouts' length",
-            _arms(("base", "ravl"), distance=DISTANCES, horizon=HORIZONS),
-            3,
-        ),
-    )
-}
 
 
 def default(method: str, preset: str, updates: int = 0) -> box_agent.Config:
@@ -130,6 +110,38 @@ def groups(arms: Sequence[Arm], preset: str, updates: int = 0) -> list[list[Arm]
     found: dict[Any, dict[box_agent.Config, Arm]] = {}
     for arm in arms:
         config = arm.config(preset, updates)
-        program = replace(config, diversity=float(config.diversity > 0), **dict.fromkeys(box_agent.TRACED, 0.0))
+        untraced: dict[str, Any] = dict.fromkeys(box_agent.TRACED, 0.0)
+        program = replace(config, diversity=float(config.diversity > 0), **untraced)
         found.setdefault(program, {}).setdefault(config, arm)
     return [list(mine.values()) for mine in found.values()]
+
+
+def _each_once(studies: Sequence[Study]) -> dict[str, Study]:
+    """Studies by name, without the arms that an earlier one has: a setting is trained, and published, once."""
+    known: set[box_agent.Config] = set()
+    found = {}
+    for study in studies:
+        new = tuple(arm for arm in study.arms if arm.config("quick") not in known)
+        known |= {arm.config("quick") for arm in new}
+        found[study.name] = study._replace(arms=new)
+    return found
+
+
+STUDIES = _each_once(
+    (
+        Study("methods", "base, patched, random-patched and RAVL as they are", _arms(tuple(METHODS)), 8),
+        Study("horizons", "rollouts from one step to the whole episode", _arms(("base", "ravl"), horizon=HORIZONS), 8),
+        Study(
+            "critics",
+            "number of critics against their diversity",
+            _arms(("ravl",), critics=CRITICS, diversity=DIVERSITIES),
+            8,
+        ),
+        Study(
+            "rewards",
+            "the reward's distance against the rollouts' length",
+            _arms(("base", "ravl"), distance=DISTANCES, horizon=HORIZONS),
+            3,
+        ),
+    )
+)

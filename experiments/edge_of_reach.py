@@ -25,17 +25,17 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments import box_agent, box_probes, box_studies, options
-from experiments.box_studies import STUDIES, WORLD, Arm, Study
+from experiments import box_agent, box_claims, box_probes, box_studies, curves, options, publishing, report, reproduce
+from experiments.box_studies import EXPERIMENT, STUDIES, WORLD, Arm, Study
 from jaxrl_suite import mesh
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import box
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
+from jaxrl_suite.report.claims import REPORTED, judge
 from jaxrl_suite.train import identity, interrupts, loop, rundir, session
 from jaxrl_suite.train.display import Display
 
-EXPERIMENT = "edge_of_reach"
 WORLDS = (WORLD,)
 AGENT = "experiments.box_agent:make"
 ROWS = 10_000  # start states of the data
@@ -305,6 +305,31 @@ def run_studies(studies: Sequence[Study], chosen: Options, console: Console) -> 
     return 0, list({row["run_id"]: row for row in every}.values())
 
 
+def show_claims(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
+    """What the rows say about the claims that they are enough for; nothing about runs of tuning seeds."""
+    if any(row["seed"] >= REPORTED for row in rows):
+        return
+    findings = [finding for finding in judge(box_claims.CLAIMS, rows) if finding.interval.n]
+    if findings:
+        console.print(reproduce.shown(findings, reproduce.published_records(publishing.RESULTS, chosen.preset)))
+
+
+def publish(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
+    """Add rows to results/ with their shells and paths, and the curves of the study of methods; renew the claims."""
+    folder, runs = publishing.RESULTS / EXPERIMENT, chosen.out / EXPERIMENT
+    known = rundir.read_rows(folder / SUMMARY) if (folder / SUMMARY).exists() else []
+    fresh = {row["run_id"] for row in rows} - {row["run_id"] for row in known}
+    publishing.publish(rows, EXPERIMENT, publishing.RESULTS)
+    for name, columns in ((SHELLS, SHELL_COLUMNS), (PATHS, PATH_COLUMNS)):
+        mine = [row for row in rundir.read_rows(runs / name) if row["run_id"] in fresh]
+        rundir.upsert_rows(
+            folder / name, [{column: row[column] for column in columns} for row in mine], columns, "key_id"
+        )
+    added, _ = curves.publish(folder, runs, lambda row: row["settings"] == "")
+    report.write(publishing.RESULTS, publishing.RESULTS / "index.html")
+    console.print(f"published: {folder}, {added} learning curves; figures: python -m paper_figs --only={EXPERIMENT}")
+
+
 @exits_cleanly
 def main() -> int:
     """Make the runs that are missing, show the studies, publish if asked."""
@@ -313,11 +338,12 @@ def main() -> int:
     chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
     console = Console(highlight=False, soft_wrap=True)
     code, rows = run_studies(chosen_studies(chosen), chosen, console)
-    if code == 0 and chosen.publish:
-        from experiments import publishing
-
-        publishing.publish_world(rows, EXPERIMENT, chosen.out, console)
-    return code
+    if code:
+        return code
+    show_claims(rows, chosen, console)
+    if chosen.publish:
+        publish(rows, chosen, console)
+    return 0
 
 
 if __name__ == "__main__":
