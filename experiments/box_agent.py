@@ -52,9 +52,9 @@ class Config(dyna.Config):
     """Where rollouts branch: the true dynamics."""
     diversity: float = 0.0
     """Weight eta of the diversity of the critics' action gradients: RAVL's."""
-    distance: float = 9.0
+    distance: float = 8.0
     """How far from the middle the large bump of reward is."""
-    width: float = 4.0
+    width: float = 3.0
     """Its standard deviation."""
     edge_patch: float = 0.0
     """1: targets at edge-of-reach states hold the true value."""
@@ -66,8 +66,8 @@ class Config(dyna.Config):
 class Hypers(actor_critic_config.Hypers):
     """With the reward's place and the patches."""
 
-    distance: Any = 9.0
-    width: Any = 4.0
+    distance: Any = 8.0
+    width: Any = 3.0
     edge_patch: Any = 0.0
     random_patch: Any = 0.0
 
@@ -81,7 +81,7 @@ QUICK = Config(
     retain=1,
     real_ratio=0.0,
     hidden=(64, 64),
-    batch=128,
+    batch=64,
     gamma=0.97,
     tau=0.02,
     actor_lr=1e-3,

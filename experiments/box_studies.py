@@ -18,12 +18,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "base": {},
     "patched": {"edge_patch": 1.0},
     "random-patched": {"random_patch": 1.0},
-    "ravl": {"critics": 10, "diversity": 10.0},
+    "minimum": {"critics": 5},
+    "ravl": {"critics": 5, "diversity": 1.0},
 }
+RIM = {"distance": 9.0, "width": 4.0}  # a reward nearer to the rim, and wider, than that of the presets
 HORIZONS = (1, 2, 5, 10, 20, 30)
-DISTANCES = (3.0, 5.0, 7.0, 9.0, 11.0)
-CRITICS = (2, 5, 10, 20)
-DIVERSITIES = (0.0, 1.0, 10.0, 100.0)
+DISTANCES, LENGTHS = (5.0, 7.0, 8.0, 9.0, 11.0), (5, 10, 20)
+CRITICS, DIVERSITIES = (2, 5, 10), (0.0, 1.0, 100.0)
 
 
 class Arm(NamedTuple):
@@ -55,6 +56,11 @@ def _arms(methods: Sequence[str], **fields: Sequence[Any]) -> tuple[Arm, ...]:
     values = itertools.product(*fields.values())
     changes = [tuple(zip(fields, chosen, strict=True)) for chosen in values]
     return tuple(Arm(method, change) for method in methods for change in changes)
+
+
+def _single(fields: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """One value of each field."""
+    return {name: (value,) for name, value in fields.items()}
 
 
 def default(method: str, preset: str, updates: int = 0) -> box_agent.Config:
@@ -129,19 +135,25 @@ def _each_once(studies: Sequence[Study]) -> dict[str, Study]:
 
 STUDIES = _each_once(
     (
-        Study("methods", "base, patched, random-patched and RAVL as they are", _arms(tuple(METHODS)), 8),
-        Study("horizons", "rollouts from one step to the whole episode", _arms(("base", "ravl"), horizon=HORIZONS), 8),
+        Study(
+            "methods",
+            "the methods as they are, and with a reward at the rim",
+            (*_arms(tuple(METHODS)), *_arms(tuple(METHODS), **_single(RIM))),
+            8,
+        ),
+        Study("horizons", "rollouts from one step to the whole episode", _arms(("base",), horizon=HORIZONS), 8),
+        Study("diversity", "diversity of two critics", (Arm("ravl", (("critics", 2),)),), 8),
         Study(
             "critics",
             "number of critics against their diversity",
             _arms(("ravl",), critics=CRITICS, diversity=DIVERSITIES),
-            8,
+            2,
         ),
         Study(
             "rewards",
             "the reward's distance against the rollouts' length",
-            _arms(("base", "ravl"), distance=DISTANCES, horizon=HORIZONS),
-            3,
+            _arms(("base", "minimum"), distance=DISTANCES, horizon=LENGTHS),
+            2,
         ),
     )
 )

@@ -1,10 +1,10 @@
 """Train with the true dynamics as the world model, where the edge of reach is known, and show what fails there.
 
 The base method is MBPO's rollouts with SAC. `patched` puts the true value in place of its targets at edge-of-reach
-states, `random-patched` in place of as many others, and `ravl` trusts the least of N diverse critics. Without options
-all studies of the world are made: methods, horizons (rollouts from one step to the whole episode), critics (N against
-eta), rewards (the reward's distance against the rollouts' length). The same command resumes what was stopped, and
-prints what has finished.
+states, `random-patched` in place of as many others. `minimum` trusts the least of N critics, and `ravl` makes these
+diverse. Without options all studies of the world are made: methods, horizons (rollouts from one step to the whole
+episode), diversity (of two critics), critics (N against eta), rewards (the reward's distance against the rollouts'
+length). The same command resumes what was stopped, and prints what has finished.
 
 Rows per seed go to <out>/edge_of_reach/summary.csv, the critics by reach to shells.csv, paths of final policies to
 paths.csv beside it; returns and Q-values over training to each run's eval.csv.
@@ -57,9 +57,10 @@ class Options:
     preset: str = "quick"
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large networks, an accelerator)."""
     only: str = ""
-    """Make only these studies, with commas between: methods, horizons, critics, rewards; by default all."""
+    """Make only these studies, with commas between: methods, horizons, diversity, critics, rewards; by default all."""
     methods: str = ""
-    """Train these instead, with commas between: base, patched, random-patched, ravl; with the settings below."""
+    """Train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the settings
+    below."""
     horizon: str = ""
     """Steps k of a rollout, with commas between."""
     distance: str = ""
@@ -325,7 +326,7 @@ def publish(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -
         rundir.upsert_rows(
             folder / name, [{column: row[column] for column in columns} for row in mine], columns, "key_id"
         )
-    added, _ = curves.publish(folder, runs, lambda row: row["settings"] == "")
+    added, _ = curves.publish(folder, runs, lambda row: row["settings"] in ("", box_claims.RIM))
     report.write(publishing.RESULTS, publishing.RESULTS / "index.html")
     console.print(f"published: {folder}, {added} learning curves; figures: python -m paper_figs --only={EXPERIMENT}")
 

@@ -14,13 +14,22 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from experiments import curves
+from experiments.box_claims import RIM
 from experiments.box_studies import EXPERIMENT
 from jaxrl_suite.envs import box
 from jaxrl_suite.report import mean_interval
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
-METHODS = {"base": ORANGE, "patched": GREEN, "random-patched": PURPLE, "ravl": BLUE}
-NAMES = {"base": "base", "patched": "edge patched", "random-patched": "random patched", "ravl": "RAVL"}
+SKY = "#56B4E9"
+
+METHODS = {"base": ORANGE, "patched": GREEN, "random-patched": PURPLE, "minimum": SKY, "ravl": BLUE}
+NAMES = {
+    "base": "base",
+    "patched": "edge patched",
+    "random-patched": "random patched",
+    "minimum": "least of N",
+    "ravl": "RAVL",
+}
 
 
 def draw(results: Path) -> dict[str, Figure]:
@@ -32,10 +41,12 @@ def draw(results: Path) -> dict[str, Figure]:
     for preset, rows in summary.groupby("preset"):
         plain = rows[rows["settings"] == ""]
         stem = f"{EXPERIMENT}/box-{{}}" + ("" if preset == "quick" else f"-{preset}")
-        figures[stem.format("paths")] = _paths(plain, _table(folder / "paths.csv"))
-        figures[stem.format("training")] = _training(plain, curves.read(folder / curves.CURVES))
-        figures[stem.format("reach")] = _by_reach(plain, _table(folder / "shells.csv"))
-        figures[stem.format("horizons")] = _horizons(rows[_same(rows, plain, "distance", "width", "critics")])
+        for place, settings in (("", ""), ("-rim", RIM)):
+            mine = rows[rows["settings"] == settings]
+            figures[stem.format(f"paths{place}")] = _paths(mine, _table(folder / "paths.csv"))
+            figures[stem.format(f"training{place}")] = _training(mine, curves.read(folder / curves.CURVES))
+            figures[stem.format(f"reach{place}")] = _by_reach(mine, _table(folder / "shells.csv"))
+        figures[stem.format("horizons")] = _horizons(_at(rows, plain, "distance", "width"))
         figures[stem.format("maps")] = _maps(rows, plain)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -45,17 +56,11 @@ def _table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"run_id": str}) if path.exists() else pd.DataFrame({"run_id": []})
 
 
-def _same(rows: pd.DataFrame, plain: pd.DataFrame, *columns: str) -> pd.Series:
-    """Which rows have the plain methods' numbers in these columns."""
-    same = pd.Series(True, index=rows.index)
-    for column in columns:
-        own = rows["algo"].map(plain.groupby("algo")[column].first())
-        same &= rows[column] == own
-    return same & _same_diversity(rows, plain)
-
-
-def _same_diversity(rows: pd.DataFrame, plain: pd.DataFrame) -> pd.Series:
-    return rows["diversity"] == rows["algo"].map(plain.groupby("algo")["diversity"].first())
+def _at(rows: pd.DataFrame, plain: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The rows with the numbers of the plain methods in these columns, which all of them share."""
+    if plain.empty:
+        return plain
+    return rows[(rows[[*columns]] == plain.iloc[0][[*columns]].to_numpy()).all(axis=1)]
 
 
 # --- Where policies walk ---
@@ -163,43 +168,45 @@ def _by_reach(rows: pd.DataFrame, shells: pd.DataFrame) -> Figure | None:
 
 # --- Length of rollouts ---
 def _horizons(rows: pd.DataFrame) -> Figure | None:
-    """Returns and excess of the Q-value against the length of rollouts."""
-    rows = rows[rows["algo"].isin(("base", "ravl"))].assign(excess=lambda x: x["q_last"] - x["mc_last"])
+    """Returns and excess of the base method's Q-value against the length of rollouts."""
+    rows = rows[rows["algo"] == "base"].assign(excess=lambda x: x["q_last"] - x["mc_last"])
     if rows["horizon"].nunique() < 2:
         return None
     figure = Figure(figsize=(9.5, 3.4), layout="constrained")
-    for axes, column in zip(figure.subplots(1, 2), ("return_last", "excess"), strict=True):
-        for method in ("base", "ravl"):
-            _band(axes, rows[rows["algo"] == method], "horizon", column, METHODS[method], NAMES[method])
+    words = {"return_last": "return of an episode", "excess": "Q-value estimate less true return"}
+    levels = {"return_last": float(rows["attainable"].iloc[0]), "excess": 0.0}
+    for axes, column in zip(figure.subplots(1, 2), words, strict=True):
+        _band(axes, rows, "horizon", column, METHODS["base"], NAMES["base"])
+        axes.axhline(levels[column], color=GREY, linestyle="--", linewidth=1.2)
         axes.set_xscale("log")
         ticks = sorted(rows["horizon"].unique())
         axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
         axes.minorticks_off()
         axes.set_xlabel("steps k of a rollout")
-    left, right = figure.axes
-    left.axhline(float(rows["attainable"].iloc[0]), color=GREY, linestyle="--", linewidth=1.2)
-    right.axhline(0.0, color=GREY, linestyle="--", linewidth=1.2)
-    left.set_ylabel("return of an episode")
-    right.set_ylabel("Q-value estimate less true return")
-    left.legend(frameon=False, fontsize=8)
+        axes.set_ylabel(words[column])
+    figure.suptitle(
+        "base method, true dynamics: mean over seeds, 95% t-interval; dashed: the best return, no excess", fontsize=10
+    )
     return figure
 
 
 # --- Maps ---
 def _maps(rows: pd.DataFrame, plain: pd.DataFrame) -> Figure | None:
-    """Share of the best return: distance against k for the base method and RAVL, and N against eta."""
-    by_place = rows[_same(rows, plain, "width", "critics") & rows["algo"].isin(("base", "ravl"))]
-    base = plain[plain["algo"] == "base"]
-    if by_place["distance"].nunique() < 2 or base.empty:
+    """Share of the best return: distance against k for the base method and the least of N, and N against eta."""
+    if plain.empty:
         return None
-    own = base.iloc[0]
-    critics = rows[rows["algo"].isin(("base", "ravl"))]
-    critics = critics[
-        (critics[["distance", "width", "horizon"]] == own[["distance", "width", "horizon"]].to_numpy()).all(axis=1)
-    ]
+    own = plain.iloc[0]
+    wide = rows[(rows["width"] == own["width"]) & rows["algo"].isin(("base", "minimum"))]
+    kept = rows["distance"].isin(wide["distance"].unique()) & (rows["width"] == own["width"])
+    lengths = rows.loc[kept & (rows["distance"] != own["distance"]), "horizon"].unique()
+    by_place = wide[wide["horizon"].isin(lengths) & (wide["critics"] == wide["algo"].map(_first(plain, "critics")))]
+    place = (rows[["distance", "width", "horizon"]] == own[["distance", "width", "horizon"]].to_numpy()).all(axis=1)
+    critics = rows[place & rows["algo"].isin(("base", "minimum", "ravl"))]
+    if by_place["distance"].nunique() < 2 or critics["diversity"].nunique() < 2:
+        return None
     figure = Figure(figsize=(11.5, 3.6), layout="constrained")
     panels: Sequence[Axes] = figure.subplots(1, 3)
-    for axes, method in zip(panels[:2], ("base", "ravl"), strict=True):
+    for axes, method in zip(panels[:2], ("base", "minimum"), strict=True):
         image = _map(axes, by_place[by_place["algo"] == method], "horizon", "distance")
         axes.set_title(NAMES[method])
         axes.set_xlabel("steps k of a rollout")
@@ -209,8 +216,13 @@ def _maps(rows: pd.DataFrame, plain: pd.DataFrame) -> Figure | None:
     panels[2].set_xlabel("diversity eta")
     panels[2].set_ylabel("critics N")
     figure.colorbar(image, ax=list(panels), label="% of the best return")
-    figure.suptitle("mean over seeds; below: Q-value at the start, % of 1 / (1 - gamma)", fontsize=9)
+    figure.suptitle("mean over seeds; in brackets: Q-value at the start, % of 1 / (1 - gamma)", fontsize=9)
     return figure
+
+
+def _first(plain: pd.DataFrame, column: str) -> pd.Series:
+    """A column of the plain methods, by method."""
+    return plain.groupby("algo")[column].first()
 
 
 def _map(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> Any:
@@ -220,8 +232,8 @@ def _map(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> Any:
     image = axes.imshow(score.to_numpy(float), origin="lower", cmap="viridis", vmin=0, vmax=100, aspect="auto")
     for (i, j), value in np.ndenumerate(score.to_numpy(float)):
         if np.isfinite(value):
-            text = f"{value:.0f}\n({promise.iloc[i, j]:.0f})"
+            text = f"{value:.0f}\n({float(promise.to_numpy(float)[i, j]):.0f})"
             axes.text(j, i, text, ha="center", va="center", fontsize=6.5, color="white" if value < 60 else "black")
-    axes.set_xticks(range(score.shape[1]), [f"{float(value):g}" for value in score.columns.to_numpy(float)])
-    axes.set_yticks(range(score.shape[0]), [f"{float(value):g}" for value in score.index.to_numpy(float)])
+    axes.set_xticks(range(score.shape[1]), [f"{value:g}" for value in score.columns.to_numpy(float)])
+    axes.set_yticks(range(score.shape[0]), [f"{value:g}" for value in score.index.to_numpy(float)])
     return image
