@@ -22,9 +22,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "ravl": {"critics": 5, "diversity": 1.0},
 }
 RIM = {"distance": 9.0, "width": 4.0}  # a reward nearer to the rim, and wider, than that of the presets
-HORIZONS = (1, 2, 5, 10, 20, 30)
-DISTANCES, LENGTHS = (5.0, 7.0, 8.0, 9.0, 11.0), (5, 10, 20)
-CRITICS, DIVERSITIES = (2, 5, 10), (0.0, 1.0, 100.0)
+HORIZONS = (1, 5, 10, 20, 30)
+DISTANCES, LENGTHS = (7.0, 8.0, 9.0, 11.0), (5, 10, 20)
+CRITICS, DIVERSITIES = (5, 10), (0.0, 1.0, 100.0)
 
 
 class Arm(NamedTuple):
@@ -142,7 +142,7 @@ STUDIES = _each_once(
             8,
         ),
         Study("horizons", "rollouts from one step to the whole episode", _arms(("base",), horizon=HORIZONS), 8),
-        Study("diversity", "diversity of two critics", (Arm("ravl", (("critics", 2),)),), 8),
+        Study("diversity", "diversity of two critics", _arms(("ravl",), critics=(2,), diversity=DIVERSITIES), 8),
         Study(
             "critics",
             "number of critics against their diversity",
