@@ -118,14 +118,13 @@ def _training(rows: pd.DataFrame, published: dict[str, list[dict[str, Any]]]) ->
         for axes, column in ((left, "return_mean"), (right, "q_start")):
             _band(axes, mine, "update", column, colour, NAMES[method])
     first = rows.iloc[0]
-    left.axhline(first["attainable"], color=GREY, linestyle="--", linewidth=1.2, label="best return")
-    right.axhline(first["highest_value"], color=GREY, linestyle="--", linewidth=1.2, label="1 / (1 - gamma)")
-    right.axhline(first["true_value"], color=GREY, linestyle=":", linewidth=1.2, label="true best value")
-    left.set_ylabel("return of an episode")
-    right.set_ylabel("Q-value estimate at the start")
-    for axes in (left, right):
+    for axes, level in ((left, first["attainable"]), (right, first["highest_value"])):
+        axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2)
         axes.set_xlabel("gradient updates")
-        axes.legend(frameon=False, fontsize=8)
+    right.axhline(first["true_value"], color=GREY, linestyle=":", linewidth=1.2)
+    left.set_ylabel("return of an episode (dashed: the best)")
+    right.set_ylabel("Q-value at the start\n(dashed: 1 / (1 - gamma), dotted: true best)")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(
         f"box, true dynamics, rollouts of {first['horizon']:.0f} steps: mean over seeds, 95% t-interval", fontsize=10
     )
