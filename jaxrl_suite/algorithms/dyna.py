@@ -81,7 +81,7 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
     """
     period, ticks = _schedule(config)
     _check_horizon(spec, config)
-    model, fits, params_of = worlds.make(spec, config.world, config.accuracy, config.dynamics, config.fit)
+    model, fits, params_of = world(spec, config)
     real = config.real
 
     def init(key: Key, hypers: Hypers, data: Dataset, previous: Tree) -> State:
@@ -151,6 +151,15 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
     )
     values = q_values if ac.values else None
     return Algorithm(phases=(*fits, agent), hypers=hypers, act=act, q_value=q_value, q_values=values)
+
+
+def world(spec: Spec, config: Config) -> worlds.World:
+    """What an algorithm of this config imagines in.
+
+    Raises:
+        UserError: there is no such world.
+    """
+    return worlds.make(spec, config.world, config.accuracy, config.dynamics, config.fit)
 
 
 def check_members(config: Config) -> None:

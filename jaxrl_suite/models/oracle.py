@@ -4,8 +4,10 @@ There is nothing to learn: no weights, a loss of zero, and one member, which is 
 of `models.uncertainty` is 0 then by its definition, and with it whatever an algorithm derives from them: Sims et al.
 2024 (arXiv 2402.12527) ask what is left of pessimism about dynamics when there is no error in them.
 
-A rollout begins at `env.restore`, which says what an observation does not tell; it is never truncated by the
-environment's own horizon, because a model's rollouts are cut where the algorithm says.
+A rollout begins at `env.restore`, which says what an observation does not tell, from the data's own states where they
+are known. Hopper's and Walker2d's data hold NaN where a velocity was clipped in the observation; such a rollout begins
+at the limit, in a state that looks the same and is not the one that was. A rollout is never truncated by the
+environment's own horizon, because a model's are cut where the algorithm says.
 """
 
 from __future__ import annotations
@@ -51,7 +53,12 @@ def make(env: Env) -> WorldModel:
         return jnp.zeros(()), {}
 
     def start(params: Params, rows: Dataset) -> Tree:
-        return jax.vmap(restore)(rows.transitions.obs, rows.sim_state)
+        shown = jax.vmap(lambda obs: restore(obs, None))(rows.transitions.obs)
+        if rows.sim_state is None:
+            return shown
+        stored = jax.vmap(restore)(rows.transitions.obs, rows.sim_state)
+        known = jnp.all(jnp.isfinite(jnp.concatenate(rows.sim_state, axis=-1)), axis=-1)
+        return jax.tree.map(lambda a, b: jax.vmap(jnp.where)(known, a, b), stored, shown)
 
     def step(params: Params, state: Tree, action: Array, key: Key) -> tuple[Tree, Prediction]:
         state, seen = jax.vmap(env.step)(state, action, jax.random.split(key, action.shape[0]))
