@@ -3,7 +3,7 @@
     y = r + gamma (min_j Qbar_j(s', a') - alpha log pi(a' | s'))          everywhere, but where a target is patched:
     y = r + gamma V*(s')
 
-A patch goes to the targets whose s' is at the edge of reach (`edge_patch`), or to as many targets of the batch at
+A patch goes to the targets whose s' is at the edge of reach (`edge_patch`), or to as many others of the batch, at
 random (`random_patch`): the control. V* is the box's true value, from value iteration.
 
 Rewards are those of a field whose large bump stands `distance` from the middle. Distance, width and patches are traced
@@ -16,6 +16,8 @@ even where nothing goes wrong.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxrl_suite.algorithms import actor_critic, actor_critic_config, dyna
+from jaxrl_suite.algorithms import actor_critic, actor_critic_config, dyna, edge
 from jaxrl_suite.algorithms.ideas import Idea, State
 from jaxrl_suite.envs import box
 from jaxrl_suite.models import worlds
@@ -32,7 +34,6 @@ from jaxrl_suite.types import (
     Array,
     Dataset,
     Key,
-    Metrics,
     Params,
     Prediction,
     Spec,
@@ -41,6 +42,7 @@ from jaxrl_suite.types import (
     WorldModel,
 )
 
+Relabel = Callable[[WorldModel, State, Transition, Key], Transition]
 TRACED = ("distance", "width", "edge_patch", "random_patch")
 
 
@@ -118,7 +120,8 @@ def make(spec: Spec, config: Config) -> Algorithm:
     """
     ac = actor_critic.make(spec, config.actor_critic(), diverse=config.diversity > 0)
     hypers = config.hypers(config.diversity, Hypers, **{name: getattr(config, name) for name in TRACED})
-    idea = Idea(transform=rewarded, relabel=patches(config.horizon), measure=shares(config.horizon))
+    mask = functools.partial(box.edge, k=config.horizon)
+    idea = Idea(transform=rewarded, relabel=patches(mask), measure=edge.watch(mask).measure)
     return _with_true_values(dyna.make(spec, config, ac, hypers, idea))
 
 
@@ -133,29 +136,18 @@ def rewarded(model: WorldModel, state: State) -> WorldModel:
     return model._replace(step=step)
 
 
-def patches(k: int) -> Any:
-    """The relabelling of a batch: what is patched pays r + gamma V*(s') and ends there."""
+def patches(mask: edge.Mask) -> Relabel:
+    """Both patches of `edge`, each where the member's number says so, with V* of the member's own field."""
 
     def relabel(model: WorldModel, state: State, batch: Transition, key: Key) -> Transition:
-        hypers = state.agent.hypers
-        at_edge = box.edge(batch.next_obs, k)
-        anywhere = jax.random.permutation(key, at_edge)
-        patched = (at_edge & (hypers.edge_patch > 0)) | (anywhere & (hypers.random_patch > 0))
-        whole = batch.reward + hypers.gamma * box.look_up(state.extra, batch.next_obs)
-        return batch._replace(
-            reward=jnp.where(patched, whole, batch.reward), discount=jnp.where(patched, 0.0, batch.discount)
-        )
+        hypers, value = state.agent.hypers, lambda obs: box.look_up(state.extra, obs)
+        pairs = ((hypers.edge_patch, edge.patch(value, mask)), (hypers.random_patch, edge.patch_random(value, mask)))
+        for wanted, idea in pairs:
+            patched = idea.relabel(model, state, batch, key)
+            batch = jax.tree.map(lambda new, old, wanted=wanted: jnp.where(wanted > 0, new, old), patched, batch)
+        return batch
 
     return relabel
-
-
-def shares(k: int) -> Any:
-    """Metrics of a batch: the share of its targets that are at the edge of reach."""
-
-    def measure(model: WorldModel, state: State, batch: Transition, key: Key) -> Metrics:
-        return {"edge_share": jnp.mean(box.edge(batch.next_obs, k))}
-
-    return measure
 
 
 def _with_true_values(algorithm: Algorithm) -> Algorithm:

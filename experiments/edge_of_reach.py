@@ -248,7 +248,7 @@ def _edge_shares(metrics: Path) -> dict[tuple[int, str], float]:
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     shares: dict[tuple[int, str], list[float]] = {}
     for line in lines:
-        shares.setdefault((line["seed"], line.get("settings", "")), []).append(line["edge_share"])
+        shares.setdefault((line["seed"], line.get("settings", "")), []).append(line["edge_targets"])
     return {who: float(np.mean([share for share in mine if share is not None])) for who, mine in shares.items()}
 
 
