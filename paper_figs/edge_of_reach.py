@@ -123,7 +123,7 @@ def _training(rows: pd.DataFrame, published: dict[str, list[dict[str, Any]]]) ->
         axes.set_xlabel("gradient updates")
     right.axhline(first["true_value"], color=GREY, linestyle=":", linewidth=1.2)
     left.set_ylabel("return of an episode (dashed: the best)")
-    right.set_ylabel("Q-value at the start\n(dashed: 1 / (1 - gamma), dotted: true best)")
+    right.set_ylabel("Q-value at the start\n(dashed: highest, dotted: true)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(
         f"box, true dynamics, rollouts of {first['horizon']:.0f} steps: mean over seeds, 95% t-interval", fontsize=10
