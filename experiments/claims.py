@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from experiments import box_claims
 from experiments.offline_mbrl import EXPERIMENT
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
@@ -128,7 +129,7 @@ def _arm(needed: Needed) -> str:
     return f"{needed.algo} {needed.settings}".strip()
 
 
-CLAIMS = (*on_data(MINI), *ablation(MINI), *on_suite(REPLAYS))
+CLAIMS = (*on_data(MINI), *ablation(MINI), *on_suite(REPLAYS), *box_claims.CLAIMS)
 
 
 def records(rows: Sequence[Mapping[str, Any]], experiment: str = EXPERIMENT) -> list[dict[str, object]]:
@@ -145,6 +146,7 @@ def records(rows: Sequence[Mapping[str, Any]], experiment: str = EXPERIMENT) -> 
 def record(finding: Finding, preset: str) -> dict[str, object]:
     """The row of claims.csv."""
     claim, interval = finding.claim, finding.interval
+    command = claim.command or f"python -m experiments.reproduce --only={claim.id}"
     return {
         "id": claim.id,
         "statement": claim.statement,
@@ -159,7 +161,7 @@ def record(finding: Finding, preset: str) -> dict[str, object]:
         "verdict": finding.verdict,
         "seeds": " ".join(map(str, finding.seeds)),
         "preset": preset,
-        "command": f"python -m experiments.reproduce --only={claim.id} --preset={preset}{_span(finding.seeds)}",
+        "command": f"{command} --preset={preset}{_span(finding.seeds)}",
     }
 
 

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,12 +100,13 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
     return {run_id: sorted(mine, key=lambda row: row["update"]) for run_id, mine in found.items()}
 
 
-def publish(folder: Path, runs: Path) -> tuple[int, int]:
+def publish(folder: Path, runs: Path, wanted: Callable[[Row], bool] = lambda row: True) -> tuple[int, int]:
     """Append the curves of published rows that have none yet, from run directories; whole, or not at all.
 
     Args:
         folder: results/<experiment>, with its summary.csv.
         runs: the folder of the experiment's run directories.
+        wanted: which rows shall have a curve; all by default.
 
     Returns:
         How many rows got their curve, and how many still have none.
@@ -113,7 +114,8 @@ def publish(folder: Path, runs: Path) -> tuple[int, int]:
     Raises:
         UserError: a file is damaged or cannot be written; curves.csv is as before then.
     """
-    path, rows = folder / CURVES, rundir.read_rows(folder / "summary.csv")
+    path = folder / CURVES
+    rows = [row for row in rundir.read_rows(folder / "summary.csv") if wanted(row)]
     with files.locked(path.with_name(f".{path.name}.lock")):
         known = read(path)
         missing = [row for row in rows if row["run_id"] not in known]

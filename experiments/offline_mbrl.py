@@ -105,7 +105,10 @@ def describe(
         )
     devices = devices_of(shared)
     mesh.check_rows(info.rows, devices)
-    names = settings.traced(entry.make(spec, config), config)
+    algorithm = entry.make(spec, config)
+    if shared.model and not any(phase.cache for phase in algorithm.phases):
+        raise UserError(f"--model={shared.model}: {entry.name} of these settings fits no world model; leave it out")
+    names = settings.traced(algorithm, config)
     configs = settings.variants(config, names, shared.vary)
     for variant in configs:
         options.require_positive(variant)

@@ -151,7 +151,8 @@ def require_positive(config: Any, prefix: str = "--") -> None:
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(n, int) and not isinstance(n, bool) and n < 1 for n in numbers):
             raise UserError(f"{option}={value} must be at least 1; give a positive whole number")
-        if any(isinstance(n, float) and (n < 0 or n != n) for n in numbers) and "log_var" not in item.name:
+        signed = item.metadata.get("signed") or "log_var" in item.name
+        if any(isinstance(n, float) and (n < 0 or n != n) for n in numbers) and not signed:
             raise UserError(f"{option}={value} must not be negative; give a number of at least 0")
 
 

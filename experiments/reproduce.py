@@ -51,7 +51,10 @@ def chosen_claims(only: str) -> list[Claim]:
     Raises:
         UserError: no claim has that id.
     """
-    known = {claim.id: claim for claim in claims.CLAIMS}
+    elsewhere = {claim.id: claim.command for claim in claims.CLAIMS if claim.command}
+    if only in elsewhere:
+        raise UserError(f"--only={only}: the runs of this claim are made by {elsewhere[only]}")
+    known = {claim.id: claim for claim in claims.CLAIMS if not claim.command}
     if only and only not in known:
         raise unknown("claim", only, known)
     return [known[only]] if only else list(known.values())

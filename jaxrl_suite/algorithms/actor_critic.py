@@ -44,6 +44,7 @@ class ActorCritic(NamedTuple):
     policy: Callable[[State, Array, Key], Array]  # a sampled action [batch, action_dim]
     act: Callable[[State, Tree, Array, Key], tuple[Array, Tree]]  # the deterministic action
     q_value: Callable[[State, Array, Array], Array]  # the estimate that the actor follows [batch]
+    values: Callable[[State, Array, Array], Array] | None = None  # those of all critics [critics, batch]
 
 
 class Parts(NamedTuple):
@@ -182,7 +183,10 @@ def make(
     def act(state: State, carry: Tree, obs: Array, key: Key) -> tuple[Array, Tree]:
         return distributions.mode(pi(state.actor, obs)), carry
 
-    def q_value(state: State, obs: Array, action: Array) -> Array:
-        return trusted(critics.values(state.critic, state.support, obs, action))
+    def values(state: State, obs: Array, action: Array) -> Array:
+        return critics.values(state.critic, state.support, obs, action)
 
-    return ActorCritic(init, update, policy, act, q_value)
+    def q_value(state: State, obs: Array, action: Array) -> Array:
+        return trusted(values(state, obs, action))
+
+    return ActorCritic(init, update, policy, act, q_value, values)

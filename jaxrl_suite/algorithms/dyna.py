@@ -10,9 +10,7 @@ bootstrapped from but never updated: the edge of reach (Sims et al. 2024, arXiv 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,20 +19,19 @@ from jaxrl_suite import buffer
 from jaxrl_suite.algorithms.actor_critic import ActorCritic, Hypers
 from jaxrl_suite.algorithms.actor_critic import State as AgentState
 from jaxrl_suite.algorithms.agent_config import AgentConfig
+from jaxrl_suite.algorithms.ideas import PLAIN, Idea, State
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.models import ensemble, fit, imagine
+from jaxrl_suite.models import ensemble, fit, imagine, transforms, worlds
 from jaxrl_suite.types import (
     Algorithm,
     Array,
     Dataset,
     Key,
     Metrics,
-    Params,
     Phase,
     Spec,
     Transition,
     Tree,
-    WorldModel,
 )
 
 
@@ -60,58 +57,40 @@ class Config(AgentConfig):
     """The world model."""
     fit: fit.FitConfig = field(default_factory=fit.FitConfig)
     """How the world model is fitted."""
+    world: worlds.Kind = field(default="learned", metadata={"later": True})
+    """Where rollouts branch: in the learned model, in the true dynamics (oracle), or between (interpolate)."""
+    accuracy: float = field(default=0.0, metadata={"later": True, "signed": True})
+    """With --world=interpolate: from -1 (random) over 0 (learned) to 1 (true)."""
 
     @property
     def real(self) -> int:
         """Real transitions per batch; they come first."""
         return int(self.real_ratio * self.batch)
 
-
-class State(NamedTuple):
-    """The learner, the fitted model, and what the model has imagined."""
-
-    agent: AgentState
-    model: Params
-    imagined: buffer.Buffer
-    key: Key
-    extra: Tree = ()  # what `Idea.prepare` made
-
-
-class Idea(NamedTuple):
-    """What a paper changes in the skeleton; every part is left as it is by default. Keys are consumed."""
-
-    # (the model, State) -> the model that rollouts branch in; built inside the update, so it may close over the state
-    transform: Callable[[WorldModel, State], WorldModel] = lambda model, state: model
-    # (model, fitted params, data, key) -> State.extra, once: a threshold from the data, an optimiser
-    prepare: Callable[[WorldModel, Params, Dataset, Key], Tree] = lambda model, params, data, key: ()
-    # (model, State, data, key) -> State, metrics; before the rollouts of a period: the model learns on
-    adapt: Callable[[WorldModel, State, Dataset, Key], tuple[State, Metrics]] = lambda model, state, data, key: (
-        state,
-        {},
-    )
-    # (model, State, batch, key) -> the batch that an update is given; its first `config.real` rows are real
-    relabel: Callable[[WorldModel, State, Transition, Key], Transition] = lambda model, state, batch, key: batch
-
-
-PLAIN = Idea()
+    @property
+    def kind(self) -> worlds.Kind:
+        """The kind of world, where an accuracy of 0 or 1 is that of a plain one."""
+        return worlds.resolved(self.world, self.accuracy)
 
 
 def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea = PLAIN) -> Algorithm:
-    """Model fit, then Dyna training of `ac` in the model, changed as `idea` says.
+    """Model fit, where there is one, then Dyna training of `ac` in the model, changed as `idea` says.
 
     Raises:
-        UserError: sizes that do not fit each other.
+        UserError: sizes that do not fit each other, or a world that there is not.
     """
     period, ticks = _schedule(config)
-    model, model_fit = fit.make(spec, config.dynamics, config.fit)
+    _check_horizon(spec, config)
+    model, fits, params_of = world(spec, config)
     real = config.real
 
-    def init(key: Key, hypers: Hypers, data: Dataset, previous: Params) -> State:
+    def init(key: Key, hypers: Hypers, data: Dataset, previous: Tree) -> State:
         agent_key, key = jax.random.split(key)
         row = jax.tree.map(lambda leaf: leaf[0], data.transitions)
         capacity = config.rollouts * config.horizon * config.retain
-        extra = idea.prepare(model, previous, data, jax.random.fold_in(agent_key, 1))
-        return State(ac.init(agent_key, hypers, data.mc_return), previous, buffer.empty(row, capacity), key, extra)
+        params = params_of(jax.random.fold_in(agent_key, 2), previous)
+        extra = idea.prepare(model, params, data, jax.random.fold_in(agent_key, 1))
+        return State(ac.init(agent_key, hypers, data.mc_return), params, buffer.empty(row, capacity), key, extra)
 
     def dream(state: State, data: Dataset, key: Key) -> buffer.Buffer:
         """Branch `rollouts` rollouts of `horizon` steps from states of the data, and insert them."""
@@ -143,8 +122,9 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
         def learn(agent: AgentState, key: Key) -> tuple[AgentState, Metrics]:
             batch_key, update_key = jax.random.split(key)
             batch = mixed_batch(state.imagined, data, batch_key)
-            batch = idea.relabel(model, state._replace(agent=agent), batch, jax.random.fold_in(update_key, 1))
-            return ac.update(agent, batch, update_key)
+            seen = (model, state._replace(agent=agent), batch, jax.random.fold_in(update_key, 1))
+            agent, metrics = ac.update(agent, idea.relabel(*seen), update_key)
+            return agent, {**metrics, **idea.measure(*seen)}
 
         agent, metrics = jax.lax.scan(learn, state.agent, jax.random.split(learn_key, period))
         metrics = {**jax.tree.map(jnp.mean, metrics), **adapted}
@@ -156,6 +136,10 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
     def act(state: State, carry: Tree, obs: Array, key: Key) -> tuple[Array, Tree]:
         return ac.act(state.agent, carry, obs, key)
 
+    def q_values(state: State, obs: Array, action: Array) -> Array:
+        assert ac.values is not None
+        return ac.values(state.agent, obs, action)
+
     agent = Phase(
         name="agent",
         ticks=ticks,
@@ -165,7 +149,35 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
         update=update,
         evaluate_every=max(1, ticks // config.evaluations),
     )
-    return Algorithm(phases=(model_fit, agent), hypers=hypers, act=act, q_value=q_value)
+    values = q_values if ac.values else None
+    return Algorithm(phases=(*fits, agent), hypers=hypers, act=act, q_value=q_value, q_values=values)
+
+
+def world(spec: Spec, config: Config) -> worlds.World:
+    """What an algorithm of this config imagines in.
+
+    Raises:
+        UserError: there is no such world.
+    """
+    return worlds.make(spec, config.world, config.accuracy, config.dynamics, config.fit)
+
+
+def check_members(config: Config) -> None:
+    """What an idea that needs all members asks up front. The true dynamics are one member, always evaluated.
+
+    Raises:
+        UserError: the model would evaluate only the drawn member.
+    """
+    if config.kind != "oracle":
+        transforms.check(config.dynamics)
+
+
+def _check_horizon(spec: Spec, config: Config) -> None:
+    if config.kind != "learned" and config.horizon > spec.horizon:
+        raise UserError(
+            f"--horizon={config.horizon} is longer than an episode of {spec.name}, which ends after {spec.horizon} "
+            f"steps; give at most --horizon={spec.horizon}"
+        )
 
 
 def _schedule(config: Config) -> tuple[int, int]:

@@ -51,7 +51,7 @@ class Config(dyna.Config):
     """Weight beta of the inconsistency in the targets of imagined steps."""
     samples: int = 10
     """Next states that are drawn from every elite to estimate the inconsistency."""
-    target_min: float | None = 0.0
+    target_min: float | None = field(default=0.0, metadata={"signed": True})
     """Lower bound of the targets; None for none."""
     dynamics: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(evaluate="all"))
     """The world model."""
@@ -90,15 +90,15 @@ def make(spec: Spec, config: Config) -> Algorithm:
     Raises:
         UserError: the model would not evaluate all its members.
     """
-    transforms.check(config.dynamics)
+    dyna.check_members(config)
     ac = actor_critic.make(spec, config.actor_critic())
     real = config.real
 
     def penalised(model: WorldModel, state: dyna.State, batch: Transition, key: Key) -> Transition:
         hypers: Any = state.agent.hypers
         step_key, sample_key = jax.random.split(key)
-        # An ensemble's state is the observation.
-        _, prediction = model.step(state.model, batch.obs[real:], batch.action[real:], step_key)
+        obs = batch.obs[real:]
+        _, prediction = model.step(state.model, transforms.at(model, state.model, obs), batch.action[real:], step_key)
         elites = jax.tree.map(lambda leaf: leaf[state.model.elites], transforms.every(prediction))
         doubt = inconsistency(ac, state.agent, elites, config.samples, sample_key)
         return batch._replace(reward=batch.reward.at[real:].add(-hypers.penalty * doubt))

@@ -62,7 +62,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
     Raises:
         UserError: the model would not evaluate all its members, or no such measure.
     """
-    transforms.check(config.dynamics)
+    dyna.check_members(config)
     measure = uncertainty.make(config.uncertainty)
 
     def penalised(model: WorldModel, state: dyna.State) -> WorldModel:

@@ -17,7 +17,7 @@ logarithms, found in public, is another density and underflows. The authors sum 
 `paper` preset takes 250 every 250); their observations are standardised by the data, here only the model's inputs are;
 one batch of real rows serves all members, and elites stay those of the fit (`models.fit`), which has a fixed number of
 steps. adversary=0 drops the adversarial term and keeps fitting, as published settings mean it; with adversary_steps=0
-and clone_steps=0 this is MBPO offline.
+and clone_steps=0 this is MBPO offline. The true dynamics (world=oracle) have nothing to adapt: only the clone is left.
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def make(spec: Spec, config: Config) -> Algorithm:
     Raises:
         UserError: the model would not evaluate all its members, or sizes do not fit each other.
     """
-    transforms.check(config.dynamics)
+    dyna.check_members(config)
+    if config.kind == "interpolate":
+        raise UserError("RAMBO's model learns on, which one between two worlds cannot: --world=learned or oracle")
     if config.adversary_steps % config.horizon:
         raise UserError(f"--adversary-steps={config.adversary_steps} is no multiple of --horizon={config.horizon}")
     ac = actor_critic.make(spec, config.actor_critic())
@@ -117,9 +119,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
         value = reward + agent.hypers.gamma * discount * ac.q_value(agent, next_obs, mode)
         return value - ac.q_value(agent, obs, action)
 
-    def adversary(
-        weights: Tree, model: WorldModel, state: dyna.State, obs: Array, key: Key
-    ) -> tuple[Array, tuple[Array, Array]]:
+    def adversary(weights: Tree, model: WorldModel, state: dyna.State, obs: Array, key: Key) -> tuple[Array, Tree]:
         """The adversarial term of one step of the policy, and the observations that it leads to."""
         action_key, step_key = jax.random.split(key)
         params, action = state.model._replace(weights=weights), ac.policy(state.agent, obs, action_key)
@@ -167,7 +167,8 @@ def make(spec: Spec, config: Config) -> Algorithm:
         return state, jax.tree.map(jnp.mean, metrics)
 
     optimiser = lambda model, params, data, key: ADAM.init(params.weights)  # noqa: E731
-    idea = dyna.Idea(prepare=optimiser, adapt=adapt) if config.adversary_steps else dyna.PLAIN
+    learns = config.adversary_steps > 0 and config.kind == "learned"
+    idea = dyna.Idea(prepare=optimiser, adapt=adapt) if learns else dyna.PLAIN
     own = {name: getattr(config, name) for name in ("adversary", "adversary_lr", "clone_lr")}
     algorithm = dyna.make(spec, config, ac, config.hypers(kind=Hypers, **own), idea)
     return cloned(algorithm, ac, config) if config.clone_steps else algorithm

@@ -75,7 +75,7 @@ PRESETS = {
 }
 
 
-def make(spec: Spec, config: Config) -> Algorithm:
-    """RAVL for `spec`: Dyna with N diverse critics and no penalty."""
+def make(spec: Spec, config: Config, idea: dyna.Idea = dyna.PLAIN) -> Algorithm:
+    """RAVL for `spec`: Dyna with N diverse critics and no penalty, changed by an `idea` where one is given."""
     critics = actor_critic.make(spec, config.actor_critic(), diverse=config.diversity > 0)
-    return dyna.make(spec, config, critics, config.hypers(config.diversity))
+    return dyna.make(spec, config, critics, config.hypers(config.diversity), idea)

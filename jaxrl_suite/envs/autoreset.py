@@ -37,4 +37,8 @@ def autoreset(env: Env) -> Env:
         after = jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, going)
         return after, timestep._replace(valid=jnp.ones_like(ended))
 
-    return env._replace(reset=reset, step=step)
+    def restore(obs: Array, sim_state: tuple[Array, Array] | None) -> AutoState:
+        assert env.restore is not None
+        return AutoState(env.restore(obs, sim_state), obs)
+
+    return env._replace(reset=reset, step=step, restore=restore if env.restore else None)

@@ -68,7 +68,8 @@ def _probe(
         return jnp.where(left > 0, gamma ** jnp.maximum(left - 1, 0) * pay(signal, best(signal)), 0.0)
 
     spec = Spec(name, obs_dim=2, action_dim=1, horizon=horizon, is_terminal=is_terminal)
-    return Probe(Env(spec, reset, step), optimal_value, lambda obs: best(obs[..., :1]))
+    restore = lambda obs, sim_state: obs  # noqa: E731  nothing is lost: the steps are in the observation
+    return Probe(Env(spec, reset, step, restore), optimal_value, lambda obs: best(obs[..., :1]))
 
 
 _PROBES = (

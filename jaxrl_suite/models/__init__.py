@@ -1,5 +1,5 @@
-"""World models: ensembles, how they are fitted, and how they are rolled out."""
+"""World models: ensembles and how they are fitted, the true dynamics, and how all are changed and rolled out."""
 
-from jaxrl_suite.models import ensemble, fit, imagine, transforms, uncertainty
+from jaxrl_suite.models import ensemble, fit, imagine, oracle, transforms, uncertainty, worlds
 
-__all__ = ["ensemble", "fit", "imagine", "transforms", "uncertainty"]
+__all__ = ["ensemble", "fit", "imagine", "oracle", "transforms", "uncertainty", "worlds"]

@@ -60,6 +60,8 @@ class Claim:
     """superiority, non-inferiority or equivalence."""
     margin: float = 0.0
     """Of non-inferiority and equivalence, in the units of the statistic."""
+    command: str = ""
+    """What makes its runs; empty for experiments.reproduce."""
     seeds: int = 8
     """How many seeds its verdict rests on, from 0 on: what reproduces it."""
 
@@ -169,6 +171,16 @@ def above(metric: str, ours: Needed, theirs: Needed) -> Callable[[Rows], Evidenc
 def above_column(metric: str, ours: Needed, column: str) -> Callable[[Rows], Evidence]:
     """Differences between a metric and another column of the same row, such as the behaviour's return."""
     return lambda rows: _paired(_by_seed(rows, ours, metric), _by_seed(rows, ours, column))
+
+
+def level(metric: str, ours: Needed) -> Callable[[Rows], Evidence]:
+    """A metric itself, one value per seed: what is claimed is that it is above 0."""
+
+    def evidence(rows: Rows) -> Evidence:
+        values = _by_seed(rows, ours, metric)
+        return Evidence(np.array([values[seed] for seed in sorted(values)]), tuple(sorted(values)))
+
+    return evidence
 
 
 def above_each(

@@ -68,6 +68,7 @@ class Job:
     model: Path | None = None  # an entry of such a folder, to be used instead of fitting
     devices: Devices | None = None  # the mesh; None for the default device
     sinks: tuple[str, ...] = ()  # names of train.sinks; no influence on the result
+    evaluator: Evaluator | None = None  # what evaluates, where it is not whole episodes in the environment of `spec`
     enough: float = math.inf  # a phase ends early once an evaluation's mean return reaches this, for every member
 
     @property
@@ -199,7 +200,7 @@ class _Run:
         self.members = job.members
         gammas = [member.variant.gamma for member in self.members]
         whole = job.devices.place() if job.devices else None
-        self.evaluator: Evaluator = make_evaluator(job.spec, job.algorithm, gammas, job.episodes, whole)
+        self.evaluator = job.evaluator or make_evaluator(job.spec, job.algorithm, gammas, job.episodes, whole)
         self.config_hash = config_hash(job.config, self.members)
 
     # --- Phases ---

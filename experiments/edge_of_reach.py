@@ -1,0 +1,351 @@
+"""Train with the true dynamics as the world model, where the edge of reach is known, and show what fails there.
+
+The base method is MBPO's rollouts with SAC. `patched` puts the true value in place of its targets at edge-of-reach
+states, `random-patched` in place of as many others. `minimum` trusts the least of N critics, and `ravl` makes these
+diverse. Without options all studies of the world are made: methods, horizons (rollouts from one step to the whole
+episode), diversity (of two critics), critics (N against eta), rewards (the reward's distance against the rollouts'
+length). The same command resumes what was stopped, and prints what has finished.
+
+Rows per seed go to <out>/edge_of_reach/summary.csv, the critics by reach to shells.csv, paths of final policies to
+paths.csv beside it; returns and Q-values over training to each run's eval.csv.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from experiments import box_agent, box_claims, box_probes, box_studies, curves, options, publishing, report, reproduce
+from experiments.box_studies import EXPERIMENT, STUDIES, WORLD, Arm, Study
+from jaxrl_suite import mesh
+from jaxrl_suite.algorithms import registry as algorithms
+from jaxrl_suite.envs import box
+from jaxrl_suite.errors import UserError, exits_cleanly, unknown
+from jaxrl_suite.report import stats
+from jaxrl_suite.report.claims import REPORTED, judge
+from jaxrl_suite.train import identity, interrupts, loop, rundir, session
+from jaxrl_suite.train.display import Display
+
+WORLDS = (WORLD,)
+AGENT = "experiments.box_agent:make"
+ROWS = 10_000  # start states of the data
+SHELLS, PATHS, SUMMARY = "shells.csv", "paths.csv", "summary.csv"
+SHOWN_SEEDS = 2  # of each setting, whose paths are kept
+MEASURED = ("horizon", "distance", "width", "critics", "diversity", "edge_share", "edge_spread", "inside_spread")
+MORE = (*MEASURED, "spread_effect", "attainable", "true_value", "highest_value")
+COLUMNS = [*session.SUMMARY_COLUMNS, *MORE]
+SHELL_COLUMNS = ["key_id", "run_id", "seed", "reach", "spread", "penalty", "value", "true_value"]
+PATH_COLUMNS = ["key_id", "run_id", "seed", "walk", "step", "x", "y"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the experiment."""
+
+    world: str = WORLD
+    """World: box."""
+    preset: str = "quick"
+    """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large networks, an accelerator)."""
+    only: str = ""
+    """Make only these studies, with commas between: methods, horizons, diversity, critics, rewards; by default all."""
+    methods: str = ""
+    """Train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the settings
+    below."""
+    horizon: str = ""
+    """Steps k of a rollout, with commas between."""
+    distance: str = ""
+    """How far from the middle the large bump of reward is, with commas between."""
+    width: str = ""
+    """Its standard deviation, with commas between."""
+    critics: str = ""
+    """Numbers of critics N, with commas between."""
+    diversity: str = ""
+    """Weights eta of their diversity, with commas between."""
+    seeds: str = ""
+    """How many seeds, from 0 on (8), or a range (8:16); by default what each study has."""
+    updates: int = 0
+    """Gradient updates of each setting; 0 for the preset's."""
+    episodes: int = 20
+    """Episodes per evaluation and seed."""
+    out: Path = Path("runs")
+    """Folder for runs."""
+    fresh: bool = False
+    """Start over beside earlier runs of the same configuration, instead of resuming or returning them."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between two checkpoints."""
+    publish: bool = False
+    """Add the rows to results/, and renew its claims, curves and page. For runs of whole studies."""
+
+
+# --- What to run ---
+def chosen_studies(chosen: Options) -> list[Study]:
+    """The studies that the options name.
+
+    Raises:
+        UserError: an unknown world, study or method, or numbers that make no sense.
+    """
+    if chosen.world not in WORLDS:
+        raise unknown("world", chosen.world, WORLDS)
+    own = box_studies.custom(
+        chosen.methods,
+        horizon=chosen.horizon,
+        distance=chosen.distance,
+        width=chosen.width,
+        critics=chosen.critics,
+        diversity=chosen.diversity,
+    )
+    if own and (chosen.only or chosen.publish):
+        raise UserError("--only and --publish are for whole studies; leave them out, or the settings of your own")
+    names = [name.strip() for name in chosen.only.split(",")] if chosen.only else list(STUDIES)
+    for name in names:
+        if name not in STUDIES:
+            raise unknown("study", name, STUDIES)
+    if chosen.updates < 0 or chosen.episodes < 1:
+        raise UserError(f"--updates={chosen.updates} --episodes={chosen.episodes}: give positive whole numbers")
+    studies = [own] if own else [STUDIES[name] for name in names]
+    for arm in (arm for study in studies for arm in study.arms):
+        _check(arm, arm.config(chosen.preset, chosen.updates))
+    return studies
+
+
+def _check(arm: Arm, config: box_agent.Config) -> None:
+    """Refuse what cannot be trained, before anything is."""
+    options.require_positive(config)
+    if not config.width > 0:
+        raise UserError(f"--width={config.width:g} must be above 0")
+    if config.horizon > box.HORIZON:
+        raise UserError(
+            f"--horizon={config.horizon} is longer than an episode of {WORLD}, which ends after {box.HORIZON} steps; "
+            f"give at most --horizon={box.HORIZON}"
+        )
+
+
+def seeds_of(study: Study, chosen: Options) -> tuple[int, ...]:
+    """The seeds of a study."""
+    smoke = 1 if chosen.preset == "smoke" else study.seeds
+    return options.parse_seeds(chosen.seeds or str(smoke))
+
+
+# --- Running ---
+class Group:
+    """Settings that train side by side in one program, all seeds of each."""
+
+    def __init__(self, arms: Sequence[Arm], seeds: tuple[int, ...], chosen: Options) -> None:
+        self.arms, self.seeds, self.chosen = arms, seeds, chosen
+        configs = [arm.config(chosen.preset, chosen.updates) for arm in arms]
+        names = ("diversity", *box_agent.TRACED)
+        varied = [name for name in names if len({getattr(config, name) for config in configs}) > 1]
+        self.changes = [{name: getattr(config, name) for name in varied} for config in configs]
+        self.config = configs[0]
+        texts = [f"{arm.method} {self.settings(arm)}".strip() for arm in arms]
+        self.variants = dict(zip(texts, self.changes, strict=True))
+        entry = algorithms.get(AGENT)
+        plan = {"dataset": WORLD, "rows": ROWS, "preset": chosen.preset, "episodes": chosen.episodes}
+        self.frozen = session.freeze(EXPERIMENT, entry, configs[0], box.SPEC.name, **plan)
+        devices = mesh.parse("data:1", 1, False)
+        variants = {"variants": self.changes} if varied else None
+        self.id = identity.group_id(self.frozen, seeds, variants, devices.layout())
+        self.configs = [session.variant_config(self.frozen, change) for change in self.changes for _ in seeds]
+        ids = zip(self.configs, [*seeds] * len(arms), strict=True)
+        self.run_ids = [identity.run_id(config, seed) for config, seed in ids]
+
+    def settings(self, arm: Arm) -> str:
+        """What an arm changes in its method's preset."""
+        return box_studies.text(arm, self.chosen.preset, self.chosen.updates)
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        methods = "+".join(dict.fromkeys(arm.method for arm in self.arms))
+        return f"{methods}-{WORLD}-k{self.config.horizon}-n{self.config.critics}"
+
+
+def run_group(group: Group, display: Display) -> int:
+    """Train a group, or find it trained -> exit code."""
+    chosen, built = group.chosen, session.build(group.frozen)
+    shown: dict[str, Any] = {"config": group.frozen, "seeds": group.seeds}
+    if len(group.variants) > 1:
+        shown["variants"] = list(group.variants.items())
+    with rundir.open_run(chosen.out, EXPERIMENT, group.label, shown, group.id, chosen.fresh) as directory:
+        summary = directory.path.parent / SUMMARY
+        if directory.state == "finished":
+            display.note(f"{group.label}: has finished before")
+            return 0
+        resumed = directory.state == "resumable"
+        job = loop.Job(
+            spec=built.spec,
+            algorithm=built.algorithm,
+            data=box.data(jax.random.key(0), ROWS),
+            seeds=group.seeds,
+            config=group.frozen,
+            variants=session.variants_of(built, group.variants),
+            episodes=chosen.episodes,
+            checkpoint_seconds=chosen.checkpoint_seconds,
+            evaluator=box_probes.evaluator(built.algorithm, chosen.episodes),
+        )
+        outcome = loop.run(job, directory, display)
+        if not outcome.finished:
+            display.note("interrupted and saved; the same command resumes")
+            return interrupts.RESUMABLE
+        more = {"dataset": WORLD, "preset": chosen.preset, "group_id": group.id, "resumed": resumed}
+        more["behaviour_return"] = math.nan
+        rows = session.summary_rows(directory, job.members, group.configs, outcome, more)
+        _record(group, job, rows, outcome, directory.path)
+        rundir.upsert_rows(summary, rows, COLUMNS)
+        directory.finish("diverged" if np.all(outcome.diverged) else "finished")
+    return 0
+
+
+def _record(group: Group, job: loop.Job, rows: list[dict], outcome: loop.Outcome, path: Path) -> None:
+    """Complete the rows of a group, and write what else is known of its final agents beside the summary."""
+    found = box_probes.shells(job.algorithm, outcome.result, group.config.horizon)
+    walks = box_probes.paths(job.algorithm, outcome.result)
+    shares = _edge_shares(path / "metrics.jsonl")
+    facts = {arm: _facts(arm.config(group.chosen.preset, group.chosen.updates)) for arm in group.arms}
+    shell_rows, path_rows = [], []
+    k = group.config.horizon
+    for index, row in enumerate(rows):
+        arm = group.arms[index // len(group.seeds)]
+        share = shares[row["seed"], row["settings"] if len(group.arms) > 1 else ""]
+        row |= {"algo": arm.method, "settings": group.settings(arm), **facts[arm]}
+        row |= {f"score_{end}": 100.0 * row[f"return_{end}"] / row["attainable"] for end in ("last", "best")}
+        edge = found.spread[index, k - 1] if k <= box_probes.REACHES else math.nan
+        inside = found.spread[index, : k - 1].mean() if k > 1 else math.nan
+        row |= {"edge_share": share, "edge_spread": edge, "inside_spread": inside, "spread_effect": found.effect[index]}
+        owner = {"run_id": row["run_id"], "seed": row["seed"]}
+        for reach in range(box_probes.REACHES):
+            values = [float(x[index, reach]) for x in found[:4]]
+            names = zip(("spread", "penalty", "value", "true_value"), values, strict=True)
+            shell_rows.append({"key_id": f"{row['run_id']}-{reach}", **owner, "reach": reach + 1, **dict(names)})
+        if row["seed"] - group.seeds[0] < SHOWN_SEEDS:
+            path_rows += _path_rows(walks[index], owner)
+    rundir.upsert_rows(path.parent / SHELLS, shell_rows, SHELL_COLUMNS, key="key_id")
+    rundir.upsert_rows(path.parent / PATHS, path_rows, PATH_COLUMNS, key="key_id")
+
+
+def _facts(config: box_agent.Config) -> dict[str, float]:
+    """What a setting makes possible: the best return, the mean true value of a start, the highest value of all."""
+    field = box.at(config.distance, config.width)
+    starts = box.starts(jax.random.key(0), (1_000,))
+    true = float(np.mean(box.look_up(box.optimal_values(field, config.gamma, per_step=2), starts)))
+    named = {name: getattr(config, name) for name in ("horizon", "distance", "width", "critics", "diversity")}
+    highest = 1.0 / (1.0 - config.gamma)
+    return {**named, "attainable": box.mean_best_return(field), "true_value": true, "highest_value": highest}
+
+
+def _edge_shares(metrics: Path) -> dict[tuple[int, str], float]:
+    """The share of targets at the edge of reach over training, by seed and settings."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    shares: dict[tuple[int, str], list[float]] = {}
+    for line in lines:
+        shares.setdefault((line["seed"], line.get("settings", "")), []).append(line["edge_targets"])
+    return {who: float(np.mean([share for share in mine if share is not None])) for who, mine in shares.items()}
+
+
+def _path_rows(walks: np.ndarray, owner: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of one agent's walks `[WALKS, 31, 2]`."""
+    return [
+        {
+            "key_id": f"{owner['run_id']}-{walk}-{step}",
+            **owner,
+            "walk": walk,
+            "step": step,
+            "x": round(float(place[0]), 4),
+            "y": round(float(place[1]), 4),
+        }
+        for walk, places in enumerate(walks)
+        for step, place in enumerate(places)
+    ]
+
+
+# --- After the runs ---
+def rows_of(groups: Sequence[Group], out: Path) -> list[dict[str, Any]]:
+    """The summary rows of these groups, by run id."""
+    wanted = {run_id for group in groups for run_id in group.run_ids}
+    return [row for row in rundir.read_rows(out / EXPERIMENT / SUMMARY) if row["run_id"] in wanted]
+
+
+def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
+    """A study for the terminal: means over seeds with 95% t-intervals."""
+    shown = Table("method", "settings", "seeds", "return", "of attainable", "Q at start", "true", "at the edge")
+    shown.title = f"{study.name}: {study.words}"
+    frame = pd.DataFrame(rows)
+    for (method, text), mine in frame.groupby(["algo", "settings"], sort=False):
+        interval = stats.mean_interval(mine["return_last"].to_numpy(float))
+        bounds = f" [{interval.low:.1f}, {interval.high:.1f}]" if interval.bounded else ""
+        cells = [f"{interval.estimate:.1f}{bounds}", f"{mine['score_last'].mean():.0f}%"]
+        cells += [f"{mine['q_last'].mean():.1f}", f"{mine['mc_last'].mean():.1f}", f"{mine['edge_share'].mean():.2%}"]
+        shown.add_row(str(method), str(text), str(len(mine)), *cells)
+    return shown
+
+
+def run_studies(studies: Sequence[Study], chosen: Options, console: Console) -> tuple[int, list[dict[str, Any]]]:
+    """Make the runs of studies -> exit code, and their summary rows."""
+    display, every = Display(console), []
+    for study in studies:
+        seeds = seeds_of(study, chosen)
+        groups = [Group(arms, seeds, chosen) for arms in box_studies.groups(study.arms, chosen.preset, chosen.updates)]
+        for number, group in enumerate(groups, 1):
+            display.note(f"{study.name} {number}/{len(groups)}: {group.label}, {len(group.run_ids)} members")
+            code = run_group(group, display)
+            if code:
+                return code, []
+        rows = rows_of(groups, chosen.out)
+        console.print(table(study, rows))
+        every += rows
+    return 0, list({row["run_id"]: row for row in every}.values())
+
+
+def show_claims(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
+    """What the rows say about the claims that they are enough for; nothing about runs of tuning seeds."""
+    if any(row["seed"] >= REPORTED for row in rows):
+        return
+    findings = [finding for finding in judge(box_claims.CLAIMS, rows) if finding.interval.n]
+    if findings:
+        console.print(reproduce.shown(findings, reproduce.published_records(publishing.RESULTS, chosen.preset)))
+
+
+def publish(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
+    """Add rows to results/ with their shells and paths, and the curves of the study of methods; renew the claims."""
+    folder, runs = publishing.RESULTS / EXPERIMENT, chosen.out / EXPERIMENT
+    known = rundir.read_rows(folder / SUMMARY) if (folder / SUMMARY).exists() else []
+    fresh = {row["run_id"] for row in rows} - {row["run_id"] for row in known}
+    publishing.publish(rows, EXPERIMENT, publishing.RESULTS)
+    for name, columns in ((SHELLS, SHELL_COLUMNS), (PATHS, PATH_COLUMNS)):
+        mine = [row for row in rundir.read_rows(runs / name) if row["run_id"] in fresh]
+        rundir.upsert_rows(
+            folder / name, [{column: row[column] for column in columns} for row in mine], columns, "key_id"
+        )
+    added, _ = curves.publish(folder, runs, lambda row: row["settings"] in ("", box_claims.RIM))
+    report.write(publishing.RESULTS, publishing.RESULTS / "index.html")
+    console.print(f"published: {folder}, {added} learning curves; figures: python -m paper_figs --only={EXPERIMENT}")
+
+
+@exits_cleanly
+def main() -> int:
+    """Make the runs that are missing, show the studies, publish if asked."""
+    options.cache_programs()
+    prog = "python -m experiments.edge_of_reach"
+    chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
+    console = Console(highlight=False, soft_wrap=True)
+    code, rows = run_studies(chosen_studies(chosen), chosen, console)
+    if code:
+        return code
+    show_claims(rows, chosen, console)
+    if chosen.publish:
+        publish(rows, chosen, console)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The box: where final policies walk, what training does to returns and values, critics by reach, and the maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from experiments import curves
+from experiments.box_claims import RIM
+from experiments.box_studies import EXPERIMENT
+from jaxrl_suite.envs import box
+from jaxrl_suite.report import mean_interval
+from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+
+SKY = "#56B4E9"
+
+METHODS = {"base": ORANGE, "patched": GREEN, "random-patched": PURPLE, "minimum": SKY, "ravl": BLUE}
+NAMES = {
+    "base": "base",
+    "patched": "edge patched",
+    "random-patched": "random patched",
+    "minimum": "least of N",
+    "ravl": "RAVL",
+}
+
+
+def draw(results: Path) -> dict[str, Figure]:
+    """Figures by path without ending, per preset, from the csv files of `results/edge_of_reach`."""
+    folder = results / EXPERIMENT
+    summary = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str})
+    summary = summary[(summary["status"] == "finished") & (summary["dataset"] == "box")].fillna({"settings": ""})
+    figures: dict[str, Figure | None] = {}
+    for preset, rows in summary.groupby("preset"):
+        plain = rows[rows["settings"] == ""]
+        stem = f"{EXPERIMENT}/box-{{}}" + ("" if preset == "quick" else f"-{preset}")
+        for place, settings in (("", ""), ("-rim", RIM)):
+            mine = rows[rows["settings"] == settings]
+            figures[stem.format(f"paths{place}")] = _paths(mine, _table(folder / "paths.csv"))
+            figures[stem.format(f"training{place}")] = _training(mine, curves.read(folder / curves.CURVES))
+            figures[stem.format(f"reach{place}")] = _by_reach(mine, _table(folder / "shells.csv"))
+        figures[stem.format("horizons")] = _horizons(_at(rows, plain, "distance", "width"))
+        figures[stem.format("maps")] = _maps(rows, plain)
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """A csv file, or an empty table with a run id where there is none."""
+    return pd.read_csv(path, dtype={"run_id": str}) if path.exists() else pd.DataFrame({"run_id": []})
+
+
+def _at(rows: pd.DataFrame, plain: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The rows with the numbers of the plain methods in these columns, which all of them share."""
+    if plain.empty:
+        return plain
+    return rows[(rows[[*columns]] == plain.iloc[0][[*columns]].to_numpy()).all(axis=1)]
+
+
+# --- Where policies walk ---
+def _paths(rows: pd.DataFrame, walks: pd.DataFrame) -> Figure | None:
+    """A panel per method: the reward, the edge of reach, and the walks of final policies."""
+    walks = walks.merge(rows[["run_id", "algo"]], on="run_id")
+    if walks.empty:
+        return None
+    methods = [method for method in METHODS if (walks["algo"] == method).any()]
+    first = rows.iloc[0]
+    figure = Figure(figsize=(2.9 * len(methods), 3.4), layout="constrained")
+    for axes, method in zip(np.atleast_1d(figure.subplots(1, len(methods))), methods, strict=True):
+        _world(axes, first)
+        mine = walks[walks["algo"] == method]
+        for _, walk in mine.groupby(["run_id", "walk"]):
+            axes.plot(walk["x"], walk["y"], color=METHODS[method], linewidth=1.0, alpha=0.8)
+        ends = mine[mine["step"] == box.HORIZON]
+        axes.plot(ends["x"], ends["y"], "o", color=METHODS[method], markersize=3.5)
+        returns = mean_interval(rows.loc[rows["algo"] == method, "return_last"].to_numpy(float)).estimate
+        axes.set_title(f"{NAMES[method]}: return {returns:.1f} of {first['attainable']:.1f}")
+    figure.suptitle(
+        "walks of 30 steps of final policies; shaded: reward; dashed: starts; ring: the edge of reach", fontsize=9
+    )
+    return figure
+
+
+def _world(axes: Axes, row: pd.Series) -> None:
+    """The reward field, the starts and the edge of reach."""
+    half = box.START + row["horizon"] + 4.0
+    line = np.linspace(-half, half, 161)
+    field = box.reward(box.at(row["distance"], row["width"]), jnp.stack(jnp.meshgrid(line, line), axis=-1))
+    axes.imshow(field, extent=(-half, half, -half, half), origin="lower", cmap="Greys", vmin=0, vmax=1.4)
+    axes.add_patch(
+        Rectangle((-box.START, -box.START), 2 * box.START, 2 * box.START, fill=False, ls="--", lw=0.9, ec=GREY)
+    )
+    for reach in (row["horizon"] - 1, row["horizon"]):
+        far = box.START + reach
+        axes.add_patch(Rectangle((-far, -far), 2 * far, 2 * far, fill=False, lw=0.8, ec=GREY))
+    axes.set_xlim(-half, half)
+    axes.set_ylim(-half, half)
+
+
+# --- Training ---
+def _training(rows: pd.DataFrame, published: dict[str, list[dict[str, Any]]]) -> Figure | None:
+    """Returns and Q-values at the start over updates, means over seeds with 95% t-intervals."""
+    rows = rows[rows["run_id"].isin(published)]
+    if rows.empty:
+        return None
+    points = pd.DataFrame([at for run_id in rows["run_id"] for at in published[run_id]])
+    points = points.merge(rows[["run_id", "algo"]], on="run_id")
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for method, colour in METHODS.items():
+        mine = points[points["algo"] == method]
+        for axes, column in ((left, "return_mean"), (right, "q_start")):
+            _band(axes, mine, "update", column, colour, NAMES[method])
+    first = rows.iloc[0]
+    for axes, level in ((left, first["attainable"]), (right, first["highest_value"])):
+        axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2)
+        axes.set_xlabel("gradient updates")
+    right.axhline(first["true_value"], color=GREY, linestyle=":", linewidth=1.2)
+    left.set_ylabel("return of an episode (dashed: the best)")
+    right.set_ylabel("Q-value at the start\n(dashed: highest, dotted: true)")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.suptitle(
+        f"box, true dynamics, rollouts of {first['horizon']:.0f} steps: mean over seeds, 95% t-interval", fontsize=10
+    )
+    return figure
+
+
+def _band(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: str, label: str, dashes: str = "-") -> None:
+    """A mean over seeds with its interval."""
+    if points.empty:
+        return
+    groups = list(points.groupby(x))
+    intervals = [mean_interval(mine[y].to_numpy(float)) for _, mine in groups]
+    mean, low, high = (np.array([getattr(i, part) for i in intervals]) for part in ("estimate", "low", "high"))
+    places = np.array([place for place, _ in groups], float)
+    axes.plot(places, mean, dashes, color=colour, label=label, marker="o", markersize=3)
+    if np.isfinite(low).all():
+        axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+# --- Critics by reach ---
+def _by_reach(rows: pd.DataFrame, shells: pd.DataFrame) -> Figure | None:
+    """The critics' spread and penalty, and what they promise, by how many steps away a state is."""
+    shells = shells.merge(rows[["run_id", "algo"]], on="run_id")
+    if shells.empty:
+        return None
+    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    parts = {"spread": "spread of the critics (std)", "penalty": "mean less minimum of the critics", "value": "value"}
+    horizon = float(rows["horizon"].iloc[0])
+    for axes, (column, words) in zip(figure.subplots(1, 3), parts.items(), strict=True):
+        for method, colour in METHODS.items():
+            _band(axes, shells[shells["algo"] == method], "reach", column, colour, NAMES[method])
+        axes.axvspan(horizon - 0.5, horizon + 0.5, color=GREY, alpha=0.15, linewidth=0)
+        axes.set_xlabel("steps from the starts")
+        axes.set_ylabel(words)
+    _band(axes, shells[shells["algo"] == shells["algo"].iloc[0]], "reach", "true_value", GREY, "true", ":")
+    axes.legend(frameon=False, fontsize=8)
+    figure.suptitle("final critics by reach; shaded: the edge; the dynamics penalty is 0 everywhere", fontsize=10)
+    return figure
+
+
+# --- Length of rollouts ---
+def _horizons(rows: pd.DataFrame) -> Figure | None:
+    """Returns and excess of the base method's Q-value against the length of rollouts."""
+    rows = rows[rows["algo"] == "base"].assign(excess=lambda x: x["q_last"] - x["mc_last"])
+    if rows["horizon"].nunique() < 2:
+        return None
+    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    words = {"return_last": "return of an episode", "excess": "Q-value estimate less true return"}
+    levels = {"return_last": float(rows["attainable"].iloc[0]), "excess": 0.0}
+    for axes, column in zip(figure.subplots(1, 2), words, strict=True):
+        _band(axes, rows, "horizon", column, METHODS["base"], NAMES["base"])
+        axes.axhline(levels[column], color=GREY, linestyle="--", linewidth=1.2)
+        axes.set_xscale("log")
+        ticks = sorted(rows["horizon"].unique())
+        axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("steps k of a rollout")
+        axes.set_ylabel(words[column])
+    figure.suptitle(
+        "base method, true dynamics: mean over seeds, 95% t-interval; dashed: the best return, no excess", fontsize=10
+    )
+    return figure
+
+
+# --- Maps ---
+def _maps(rows: pd.DataFrame, plain: pd.DataFrame) -> Figure | None:
+    """Share of the best return: distance against k for the base method and the least of N, and N against eta."""
+    if plain.empty:
+        return None
+    own = plain.iloc[0]
+    wide = rows[(rows["width"] == own["width"]) & rows["algo"].isin(("base", "minimum"))]
+    kept = rows["distance"].isin(wide["distance"].unique()) & (rows["width"] == own["width"])
+    lengths = rows.loc[kept & (rows["distance"] != own["distance"]), "horizon"].unique()
+    by_place = wide[wide["horizon"].isin(lengths) & (wide["critics"] == wide["algo"].map(_first(plain, "critics")))]
+    place = (rows[["distance", "width", "horizon"]] == own[["distance", "width", "horizon"]].to_numpy()).all(axis=1)
+    critics = rows[place & rows["algo"].isin(("base", "minimum", "ravl"))]
+    if by_place["distance"].nunique() < 2 or critics["diversity"].nunique() < 2:
+        return None
+    figure = Figure(figsize=(11.5, 3.6), layout="constrained")
+    panels: Sequence[Axes] = figure.subplots(1, 3)
+    for axes, method in zip(panels[:2], ("base", "minimum"), strict=True):
+        image = _map(axes, by_place[by_place["algo"] == method], "horizon", "distance")
+        axes.set_title(NAMES[method])
+        axes.set_xlabel("steps k of a rollout")
+        axes.set_ylabel("distance of the reward")
+    image = _map(panels[2], critics, "diversity", "critics")
+    panels[2].set_title(f"k = {own['horizon']:.0f}, distance {own['distance']:g}")
+    panels[2].set_xlabel("diversity eta")
+    panels[2].set_ylabel("critics N")
+    figure.colorbar(image, ax=list(panels), label="% of the best return")
+    figure.suptitle("mean over seeds; in brackets: Q-value at the start, % of 1 / (1 - gamma)", fontsize=9)
+    return figure
+
+
+def _first(plain: pd.DataFrame, column: str) -> pd.Series:
+    """A column of the plain methods, by method."""
+    return plain.groupby("algo")[column].first()
+
+
+def _map(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> Any:
+    """Scores as colours, with the Q-value's share of the highest value as a number below."""
+    rows = rows.assign(promise=100 * rows["q_last"] / rows["highest_value"])
+    score, promise = (rows.pivot_table(index=y, columns=x, values=column) for column in ("score_last", "promise"))
+    image = axes.imshow(score.to_numpy(float), origin="lower", cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    for (i, j), value in np.ndenumerate(score.to_numpy(float)):
+        if np.isfinite(value):
+            text = f"{value:.0f}\n({float(promise.to_numpy(float)[i, j]):.0f})"
+            axes.text(j, i, text, ha="center", va="center", fontsize=6.5, color="white" if value < 60 else "black")
+    axes.set_xticks(range(score.shape[1]), [f"{value:g}" for value in score.columns.to_numpy(float)])
+    axes.set_yticks(range(score.shape[0]), [f"{value:g}" for value in score.index.to_numpy(float)])
+    return image

@@ -1,0 +1,203 @@
+"""The box's agents, studies, claims and command."""
+
+import dataclasses
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import box_agent, box_claims, box_probes, box_studies, curves, edge_of_reach, publishing, reproduce
+from experiments.box_studies import STUDIES, Arm
+from jaxrl_suite.algorithms.ideas import State
+from jaxrl_suite.envs import box
+from jaxrl_suite.errors import UserError
+from jaxrl_suite.models import oracle
+from jaxrl_suite.train import rundir
+from jaxrl_suite.types import Transition
+from paper_figs import edge_of_reach as figures
+
+GAMMA = 0.9
+MASK = functools.partial(box.edge, k=3)
+GRID = box.Grid(jnp.arange(25.0).reshape(5, 5), jnp.float32(8.0))
+
+
+class Learner:
+    """What the box's ideas read of a learner."""
+
+    def __init__(self, **hypers):
+        self.hypers = box_agent.Hypers(gamma=GAMMA, **hypers)
+
+
+def state(**hypers):
+    return State(Learner(**hypers), None, None, None, GRID)
+
+
+def batch():
+    """Every fourth target is at the edge of reach: 4 < |s'| <= 5."""
+    far = jnp.tile(jnp.array([1.0, 4.5, 4.0, 2.0]), 8)
+    after = jnp.stack([far, jnp.linspace(-1.0, 1.0, 32)], axis=-1)
+    return Transition(after - 0.5, jnp.full((32, 2), 0.5), jnp.arange(32.0), jnp.ones(32), after)
+
+
+def relabelled(**hypers):
+    return box_agent.patches(MASK)(None, state(**hypers), batch(), jax.random.key(0))
+
+
+# --- patches ---
+def test_without_a_patch_a_batch_stays_as_it_is():
+    for old, new in zip(batch(), relabelled(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_an_edge_patch_puts_the_true_value_into_edge_targets_alone():
+    old, new = batch(), relabelled(edge_patch=1.0)
+    edge = np.arange(32) % 4 == 1
+    true = np.asarray(box.look_up(GRID, old.next_obs))
+    np.testing.assert_allclose(new.reward, np.where(edge, old.reward + GAMMA * true, old.reward), rtol=1e-6)
+    np.testing.assert_array_equal(new.discount, ~edge)
+    np.testing.assert_array_equal(new.next_obs, old.next_obs)
+
+
+def test_a_random_patch_changes_as_many_targets_elsewhere():
+    old, new = batch(), relabelled(random_patch=1.0)
+    patched = np.asarray(new.discount) == 0
+    assert patched.sum() == 8
+    assert not patched[np.arange(32) % 4 == 1].any()
+    true = np.asarray(box.look_up(GRID, old.next_obs))
+    np.testing.assert_allclose(new.reward, np.where(patched, old.reward + GAMMA * true, old.reward), rtol=1e-6)
+
+
+def test_each_member_is_paid_by_its_own_field():
+    model = oracle.make(box.make())
+    obs, action = jnp.array([[1.0, 0.0], [4.0, 1.0]]), jnp.array([[1.0, 0.0], [0.5, -1.0]])
+    start = jax.vmap(lambda obs: box.restore(obs, None))(obs)
+    params = model.init(jax.random.key(0), None)
+    for distance, width in ((5.0, 2.0), (11.0, 3.0)):
+        changed = box_agent.rewarded(model, state(distance=distance, width=width))
+        _, prediction = changed.step(params, start, action, jax.random.key(0))
+        np.testing.assert_allclose(prediction.obs, obs + action)
+        np.testing.assert_allclose(prediction.reward, box.reward(box.at(distance, width), obs + action), rtol=1e-6)
+
+
+# --- probes ---
+def test_a_shell_holds_the_states_of_its_reach_on_all_sides():
+    obs = np.asarray(box_probes.shell(jax.random.key(0), jnp.int32(4)))
+    reach = np.asarray(box.reach(obs))
+    assert (reach > 4.0 - 1e-5).all() and (reach <= 5.0 + 1e-5).all()
+    assert {(axis, sign) for axis, sign in zip(np.abs(obs).argmax(1), np.sign(obs).sum(1) > 0, strict=True)} == {
+        (axis, sign) for axis in (0, 1) for sign in (False, True)
+    }
+
+
+def test_the_effect_is_cohens_d():
+    spread = np.array([[1.0, 2.0, 3.0, 5.0, 7.0]])
+    edge = np.array([False, False, False, True, True])
+    found = box_probes._effect(spread, edge, ~edge)
+    np.testing.assert_allclose(found, (6.0 - 2.0) / np.sqrt((2.0 + 1.0) / 2))
+    assert np.isnan(box_probes._effect(spread, ~edge & edge, ~edge)).all()
+
+
+# --- studies and claims ---
+def test_no_setting_is_trained_twice():
+    configs = [arm.config("quick") for study in STUDIES.values() for arm in study.arms]
+    assert len(set(configs)) == len(configs)
+
+
+def test_members_of_a_group_differ_in_traced_numbers_only():
+    traced = ("diversity", *box_agent.TRACED)
+    for study in STUDIES.values():
+        for group in box_studies.groups(study.arms, "quick"):
+            configs = [arm.config("quick") for arm in group]
+            assert len({dataclasses.replace(config, **dict.fromkeys(traced, 0.0)) for config in configs}) == 1
+            assert len({config.diversity > 0 for config in configs}) == 1  # zero is another program
+
+
+def test_every_claim_rests_on_a_study_that_its_command_makes():
+    seeds = {(study.name, box_studies.needed(arm)): study.seeds for study in STUDIES.values() for arm in study.arms}
+    for claim in box_claims.CLAIMS:
+        made = claim.command.partition("--only=")[2].split(",")
+        for need in claim.needs:
+            assert max(seeds.get((name, need), 0) for name in made) >= 8, (claim.id, need)
+
+
+def test_reproduce_says_who_makes_the_runs_of_a_claim_of_the_box():
+    with pytest.raises(UserError, match=r"experiments\.edge_of_reach"):
+        reproduce.chosen_claims(box_claims.CLAIMS[0].id)
+    assert all(claim.experiment == "offline_mbrl" for claim in reproduce.chosen_claims(""))
+
+
+def test_settings_are_named_against_the_method():
+    assert box_studies.text(Arm("ravl"), "quick") == ""
+    assert box_studies.text(Arm("ravl", (("critics", 2), ("distance", 9.0))), "quick") == "critics=2 distance=9"
+
+
+# --- the command ---
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["edge_of_reach", *words])
+    with pytest.raises(SystemExit) as stopped:
+        edge_of_reach.main()
+    return stopped.value.code
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("--world=bax", "did you mean box"),
+        ("--only=method", "did you mean methods"),
+        ("--methods=bsae", "did you mean base"),
+        ("--preset=quik", "did you mean quick"),
+        ("--horizon=31", "ends after 30 steps"),
+        ("--horizon=0", "at least 1"),
+        ("--horizon=ten", "no list of numbers"),
+        ("--width=0", "must be above 0"),
+        ("--seeds=none", "neither a count"),
+    ],
+)
+def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, word, said):
+    assert run(monkeypatch, word, "--out", str(tmp_path)) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.rglob("config.json"))
+
+
+def test_a_study_of_ones_own_cannot_be_published(monkeypatch, capsys, tmp_path):
+    assert run(monkeypatch, "--methods=base", "--publish", "--out", str(tmp_path)) == 2
+    assert "whole studies" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_from_runs_to_published_figures(monkeypatch, capsys, tmp_path):
+    """Made once, found again, published with claims, curves, shells and paths, and drawn."""
+    small = {"methods": STUDIES["methods"]._replace(arms=(Arm("base"), Arm("patched")))}
+    monkeypatch.setattr(edge_of_reach, "STUDIES", small)
+    words = ("--preset=smoke", "--seeds=2", "--only=methods", "--out", str(tmp_path / "runs"))
+    assert run(monkeypatch, *words) == 0
+    results = tmp_path / "results"
+    monkeypatch.setattr(publishing, "RESULTS", results)
+    assert run(monkeypatch, *words, "--publish") == 0
+    said = capsys.readouterr().out
+    assert "has finished before" in said
+    folder = results / "edge_of_reach"
+    rows = rundir.read_rows(folder / "summary.csv")
+    assert sorted((row["algo"], row["seed"]) for row in rows) == [
+        ("base", 0),
+        ("base", 1),
+        ("patched", 0),
+        ("patched", 1),
+    ]
+    assert all(
+        row["settings"] == "" and 0 < row["return_last"] < row["attainable"] < 30 and 0 <= row["edge_share"] < 1
+        for row in rows
+    )
+    ids = {row["run_id"] for row in rows}
+    assert set(curves.read(folder / "curves.csv")) == ids
+    assert set(pd.read_csv(folder / "shells.csv")["run_id"]) == ids == set(pd.read_csv(folder / "paths.csv")["run_id"])
+    walks = pd.read_csv(folder / "paths.csv")
+    assert np.abs(walks.groupby(["run_id", "walk"])[["x", "y"]].diff()).max().max() <= 1.0 + 2e-4
+    claims = rundir.read_rows(folder / "claims.csv")
+    assert "box-near-patch-restores" in {claim["id"] for claim in claims}
+    drawn = figures.draw(results)
+    assert {"edge_of_reach/box-paths-smoke", "edge_of_reach/box-training-smoke"} <= set(drawn)
