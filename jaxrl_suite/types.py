@@ -84,6 +84,8 @@ class Env(NamedTuple):
     spec: Spec
     reset: Callable[[Key], tuple[Tree, Array]]  # key -> (EnvState, obs)
     step: Callable[[Tree, Array, Key], tuple[Tree, Timestep]]  # (EnvState, action, key) -> (EnvState, Timestep)
+    # (obs, sim_state of the data's row or None) -> EnvState; None where an observation does not tell the state
+    restore: Callable[[Array, tuple[Array, Array] | None], Tree] | None = None
 
 
 # --- World models ---
