@@ -12,6 +12,7 @@ control of NaN for zero.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import io
@@ -47,7 +48,7 @@ def _quiet() -> Iterator[None]:
 def load(xml: str) -> Any:
     """MuJoCo's model (`mujoco.MjModel`) of one of the XML files that Gymnasium ships.
 
-    Gymnasium is not imported: its MuJoCo environments need packages for rendering.
+    Its MuJoCo environments are not imported: they need packages for rendering.
 
     Raises:
         UserError: MuJoCo or Gymnasium is not installed.
@@ -66,6 +67,13 @@ def _missing(error: ImportError) -> UserError:
     return UserError(f"MuJoCo as a pure environment needs the extra: pip install 'jaxrl_suite[mujoco]' ({error})")
 
 
+def _finish() -> None:
+    """Wait for programs that still run: a callback into an interpreter that is shutting down aborts the process."""
+    for array in jax.live_arrays():
+        with contextlib.suppress(Exception):
+            array.block_until_ready()
+
+
 @functools.cache  # one pool of threads per task
 def in_c(xml: str, skip: int) -> Engine:
     """The C engine, a thread for each core; a batch is one call, and a row's result does not depend on the others."""
@@ -75,6 +83,7 @@ def in_c(xml: str, skip: int) -> Engine:
     threads = os.cpu_count() or 1
     pool, spaces = mujoco.rollout.Rollout(nthread=threads), [mujoco.MjData(model) for _ in range(threads)]
     seconds = skip * model.opt.timestep
+    atexit.register(_finish)
 
     def on_host(qpos: Any, qvel: Any, control: Any) -> tuple[np.ndarray, np.ndarray]:
         dtype, shape = np.asarray(qpos).dtype, np.shape(qpos)[:-1]
@@ -113,7 +122,7 @@ def in_jax(xml: str, skip: int) -> Engine:
     return advance
 
 
-BACKENDS = {"c": in_c, "mjx": in_jax}
+BACKENDS: dict[str, Callable[[str, int], Engine]] = {"c": in_c, "mjx": in_jax}
 
 
 def engine(backend: str, xml: str, skip: int) -> Engine:

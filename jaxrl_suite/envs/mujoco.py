@@ -4,11 +4,11 @@ Models, frame skip, observations, rewards, terminations and first states are tho
 the host's environment of that name, and one step agrees with envpool's (tests/test_mujoco.py). The state is (qpos,
 qvel): v4 remembers its solver's last solution too, which changes the next step by rounding only (`envs.engines`).
 
-Deviations: states are kept in JAX's precision, which is float32 unless x64 is enabled, so that an episode parts from the
-host's as any two do that differ by rounding. The root's x is 0 whenever the engine is asked, and the distance covered
-is added afterwards: nothing depends on x, and float32 would lose the velocity in it. A simulation that breaks down is
-NaN, where v4 goes on from the model's first pose. An action beyond [-1, 1] moves as the nearest one within and costs
-what it is, as in v4.
+Deviations: states are kept in JAX's precision, which is float32 unless x64 is enabled, so that an episode parts from
+the host's as any two do that differ by rounding. The root's x is 0 whenever the engine is asked, and the distance
+covered is added afterwards: nothing depends on x, and float32 would lose the velocity in it. A simulation that breaks
+down is NaN, where v4 goes on from the model's first pose. An action beyond [-1, 1] moves as the nearest one within and
+costs what it is, as in v4.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def make(spec: Spec, backend: str = "c") -> Env:
     def reset(key: Key) -> tuple[State, Array]:
         qpos_key, qvel_key = jax.random.split(key)
         draw = jax.random.normal if task.normal else _uniform
-        state = State(pose + task.noise * _uniform(qpos_key, (nq,)), task.noise * draw(qvel_key, (nv,)), jnp.int32(0))
+        qpos = jnp.asarray(pose) + task.noise * _uniform(qpos_key, (nq,))
+        state = State(qpos, task.noise * draw(qvel_key, (nv,)), jnp.int32(0))
         return state, _observe(state, task.speed)
 
     def step(state: State, action: Array, key: Key) -> tuple[State, Timestep]:
