@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -12,11 +13,12 @@ from experiments import claims, curves, offline_mbrl, report
 from jaxrl_suite import data
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.report import tables
+from jaxrl_suite.report import comparison, formats, tables
 from jaxrl_suite.train import rundir, session
 
 RESULTS = offline_mbrl.PUBLISHED
-MARKERS = ("<!-- table:offline_mbrl -->", "<!-- /table -->")
+PRESET = "quick"  # that of the README's tables
+END = "<!-- /table -->"
 
 
 def publish_all(rows: Sequence[dict], experiment: str, runs: Path, console: Console) -> None:
@@ -24,7 +26,7 @@ def publish_all(rows: Sequence[dict], experiment: str, runs: Path, console: Cons
     publish(rows, experiment, RESULTS)
     added, lacking = curves.publish(RESULTS / experiment, runs / experiment)
     console.print(f"learning curves: {added} added; {lacking} published rows have none")
-    renew_readme(RESULTS.parent / "README.md", "quick")
+    renew_readme(RESULTS.parent / "README.md")
     report.write(RESULTS, RESULTS / "index.html")
     console.print(f"published: {RESULTS}; figures: python -m paper_figs")
 
@@ -46,26 +48,47 @@ def publish(rows: Sequence[dict], experiment: str, results: Path) -> None:
     (results / "CLAIMS.md").write_text(claims.overview(results), encoding="utf-8")
 
 
-def readme_table(rows: Sequence[dict], info: data.DatasetInfo, preset: str) -> str:
-    """The table of the README, from published rows alone, whose seeds stand in summary.csv."""
-    wanted = ("ravl", "", info.name, preset)
+def first_table(rows: Sequence[dict]) -> str:
+    """What the README's first command prints, from published rows alone, whose seeds stand in summary.csv."""
+    info = data.load(claims.MINI)[1]
+    wanted = ("ravl", "", info.name, PRESET)
     mine = [row for row in rows if (row["algo"], row["settings"], row["dataset"], row["preset"]) == wanted]
     spec = envs.spec(str(info.env))
-    references = offline_mbrl.references(spec, info, RESULTS, preset, "ravl")
+    references = offline_mbrl.references(spec, info, RESULTS, PRESET, "ravl")
     return tables.to_markdown(mine, references, seeds=False)
 
 
-def renew_readme(readme: Path, preset: str) -> None:
-    """Put the table of the published rows between the README's markers.
+def suite_table(rows: Sequence[dict]) -> str:
+    """All algorithms of the suite on its data sets, by last score."""
+
+    def belongs(row: Mapping[str, Any]) -> bool:
+        known = claims.SUITE.get(row["algo"]) == comparison.settings_of(row)
+        return known and row["dataset"] in claims.REPLAYS and row["preset"] == PRESET
+
+    compared = comparison.compare([row for row in rows if belongs(row)], "score_last")
+    return formats.FORMATS["markdown"][1](compared, "dataset")
+
+
+TABLES = {"offline_mbrl": first_table, "suite": suite_table}
+
+
+def start(name: str) -> str:
+    """The line of the README after which a table stands, up to the next `END`."""
+    return f"<!-- table:{name} -->"
+
+
+def renew_readme(readme: Path) -> None:
+    """Put the tables of the published rows where the README's markers are.
 
     Raises:
         UserError: the markers are gone.
     """
     text = readme.read_text(encoding="utf-8")
-    if not all(marker in text for marker in MARKERS):
-        raise UserError(f"README.md lacks the markers {' ... '.join(MARKERS)}; put them where the table belongs")
-    head, _, rest = text.partition(MARKERS[0])
-    tail = rest.partition(MARKERS[1])[2]
     published = rundir.read_rows(RESULTS / offline_mbrl.EXPERIMENT / "summary.csv")
-    table = readme_table(published, data.load(claims.MINI)[1], preset)
-    readme.write_text(f"{head}{MARKERS[0]}\n{table}\n{MARKERS[1]}{tail}", encoding="utf-8")
+    for name, table in TABLES.items():
+        head, found, rest = text.partition(start(name))
+        _, ended, tail = rest.partition(END)
+        if not (found and ended):
+            raise UserError(f"README.md lacks the markers {start(name)} ... {END}; put them where the table belongs")
+        text = f"{head}{found}\n{table(published).strip()}\n{ended}{tail}"
+    readme.write_text(text, encoding="utf-8")
