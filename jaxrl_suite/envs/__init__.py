@@ -1,5 +1,5 @@
 """Environments: pure ones, the bridge to envpool, termination rules and reference scores."""
 
-from jaxrl_suite.envs.registry import is_pure, make, names, spec
+from jaxrl_suite.envs.registry import is_pure, make, names, pure, spec
 
-__all__ = ["is_pure", "make", "names", "spec"]
+__all__ = ["is_pure", "make", "names", "pure", "spec"]

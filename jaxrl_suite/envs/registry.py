@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from jaxrl_suite.envs import box, pendulum, probes, termination
+from jaxrl_suite.envs import box, mujoco, pendulum, probes, termination
 from jaxrl_suite.envs.scores import REFERENCES
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Array, Env, Spec
@@ -48,7 +48,7 @@ def spec(name: str) -> Spec:
 
 
 def is_pure(name: str) -> bool:
-    """Whether `make` can build it; the others run on the host, in `envs.pool`."""
+    """Whether `make` can build it; training and evaluation run the others on the host, in `envs.pool`."""
     return spec(name).name in _PURE
 
 
@@ -65,3 +65,15 @@ def make(name: str) -> Env:
             "step it on the host with jaxrl_suite.envs.pool.Pool"
         )
     return _PURE[canonical]
+
+
+def pure(name: str, backend: str = "c") -> Env:
+    """The pure environment of that name, a host task's pure version included: what an oracle world model steps.
+
+    `make` answers for what is always pure; the versions of MuJoCo's tasks need the extra `mujoco`, and `backend`
+    ("c" or "mjx") is theirs alone.
+
+    Raises:
+        UserError: no such environment, no such backend, or a package is missing.
+    """
+    return make(name) if is_pure(name) else mujoco.make(spec(name), backend)

@@ -70,15 +70,9 @@ def make(env: Env) -> WorldModel:
 
 
 def of(name: str) -> WorldModel:
-    """The true dynamics of a registered environment.
+    """The true dynamics of a registered environment; those of MuJoCo's tasks run on its C engine.
 
     Raises:
-        UserError: it has no pure version, or its observations do not tell its states.
+        UserError: it has no pure version, a package is missing, or its observations do not tell its states.
     """
-    if not envs.is_pure(name):
-        pure = ", ".join(known for known in envs.names() if envs.is_pure(known))
-        raise UserError(
-            f"{envs.spec(name).name} has no pure version, so its true dynamics cannot serve as a world model; "
-            f"choose --world=learned, or an environment that has one: {pure}"
-        )
-    return make(envs.make(name))
+    return make(envs.pure(name))

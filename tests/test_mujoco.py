@@ -1,0 +1,361 @@
+"""MuJoCo as a pure function: against envpool step by step, batches, restored states, resets, and MJX."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, NamedTuple
+
+import envpool
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_suite import envs
+from jaxrl_suite.envs import engines, mujoco, termination
+from jaxrl_suite.envs.pool import Pool
+from jaxrl_suite.errors import UserError
+from jaxrl_suite.types import Env, Timestep
+
+KEY = jax.random.key(0)
+NAMES = ("hopper", "halfcheetah", "walker2d")
+CASES = pytest.mark.parametrize("name", NAMES)
+SIZES = {"hopper": (6, 6), "halfcheetah": (9, 9), "walker2d": (9, 9)}
+
+
+@cache
+def pure(name: str) -> tuple[Env, Any]:
+    """The environment and its step over a batch, jitted once for the file."""
+    env = envs.pure(name)
+    return env, jax.jit(jax.vmap(env.step, (0, 0, None)))
+
+
+def restored(env: Env, obs: Any, sim_state: Any = None) -> mujoco.State:
+    assert env.restore is not None
+    return env.restore(jnp.asarray(obs), sim_state)
+
+
+def starts(name: str, rows: int) -> tuple[mujoco.State, jax.Array]:
+    """States a few random steps into their episodes, and actions."""
+    env, step = pure(name)
+    state, _ = jax.jit(jax.vmap(env.reset))(jax.random.split(KEY, rows))
+    actions = jax.random.uniform(KEY, (4, rows, env.spec.action_dim), minval=-1.0)
+    for action in actions[:3]:
+        state, _ = step(state, action, KEY)
+    return state, actions[3]
+
+
+def same(a: Any, b: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+# --- Against the host ---
+class Played(NamedTuple):
+    """What envpool answered to random play: leading axes [steps, envs]."""
+
+    obs: np.ndarray
+    action: np.ndarray
+    next_obs: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    x: np.ndarray  # the root's x after the step
+    going: np.ndarray  # bool: the step was none of those in which a host environment resets itself
+
+
+@cache
+def played(name: str, steps: int = 60) -> Played:
+    """Envpool itself in place of the suite's Pool, whose observations are rounded to float32."""
+    spec = envs.spec(name)
+    host = envpool.make_gymnasium(spec.name, num_envs=8, seed=7)
+    rng, obs, ended, rows = np.random.default_rng(0), host.reset()[0], np.zeros(8, bool), []
+    for t in range(steps):
+        # Towards the end, actions beyond the limits: they move as the nearest one within, and cost what they are.
+        action = rng.uniform(-1, 1, (8, spec.action_dim)) * (1.0 if t < steps - 10 else 1.4)
+        after, reward, terminated, truncated, info = host.step(action)
+        rows.append(Played(obs, action, after, reward, terminated, info["x_position"], ~ended))
+        obs, ended = after, terminated | truncated
+    host.close()
+    return Played(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+
+def tells(name: str, obs: np.ndarray) -> np.ndarray:
+    """Which observations tell their state: a velocity observed at its limit may have been larger."""
+    return (np.abs(obs[:, SIZES[name][0] - 1 :]) < 10).all(-1) | (name == "halfcheetah")
+
+
+@CASES
+def test_a_step_from_the_hosts_state_is_the_hosts(name):
+    host, spec = played(name), envs.spec(name)
+    obs = host.obs[host.going]
+    known = tells(name, obs)
+    assert known.sum() > 100 and (name == "halfcheetah" or host.terminated[host.going][known].any())
+    expected = [x[host.going][known] for x in host[1:5]]
+    with jax.enable_x64(True):
+        env, step = pure(name)
+        _, found = step(restored(env, obs[known]), expected[0], KEY)
+    np.testing.assert_allclose(found.obs, expected[1], atol=1e-10)
+    np.testing.assert_allclose(found.reward, expected[2], atol=1e-6)  # envpool's rewards are float32
+    np.testing.assert_array_equal(found.terminated, expected[3])
+    np.testing.assert_array_equal(found.terminated, spec.is_terminal(jnp.asarray(expected[1])))
+    assert found.valid.all() and not found.truncated.any()
+
+
+@CASES
+def test_an_episode_in_double_precision_is_the_hosts(name):
+    """The solver's last solution, which the host keeps and this state leaves out, matters by rounding only."""
+    host, steps = played(name), 25
+    with jax.enable_x64(True):
+        env, step = pure(name)
+        state = restored(env, host.obs[0])
+        x0 = None
+        for t in range(steps):
+            state, found = step(state, host.action[t], KEY)
+            x0 = host.x[0] - state.qpos[:, 0] if x0 is None else x0  # the observation leaves the first x out
+            going = host.going[: t + 1].all(0)
+            np.testing.assert_allclose(found.obs[going], host.next_obs[t][going], atol=1e-7)
+            np.testing.assert_allclose((state.qpos[:, 0] + x0)[going], host.x[t][going], atol=1e-7)
+    assert going.any() or name == "hopper"
+
+
+@CASES
+def test_a_step_in_single_precision_is_the_pools(name):
+    env, step = pure(name)
+    pool = Pool(env.spec.name, range(6))
+    obs, rows = pool.reset(), 0
+    for t in range(6):
+        action = np.random.default_rng(t).uniform(-1, 1, (6, env.spec.action_dim)).astype(np.float32)
+        expected = pool.step(action)
+        _, found = step(restored(env, obs), action, KEY)
+        assert found.obs.dtype == np.float32
+        known = tells(name, obs) & expected.valid
+        np.testing.assert_allclose(found.obs[known], expected.obs[known], atol=2e-4)
+        np.testing.assert_allclose(found.reward[known], expected.reward[known], atol=1e-5)
+        np.testing.assert_array_equal(found.terminated[known], expected.terminated[known])
+        obs, rows = expected.obs, rows + known.sum()
+    pool.close()
+    assert rows > 10
+
+
+@CASES
+def test_the_spec_is_the_hosts_and_training_stays_there(name):
+    env, _ = pure(name)
+    assert env.spec == envs.spec(name)
+    assert not envs.is_pure(name)
+    with pytest.raises(UserError, match="is no pure environment"):
+        envs.make(name)
+    assert env.spec.obs_dim == sum(SIZES[name]) - 1
+
+
+def test_what_is_always_pure_is_pure():
+    assert envs.pure("pendulum") is envs.make("pendulum")
+
+
+# --- One callback, any batch ---
+def test_a_batch_is_one_call_and_equals_its_rows_to_the_bit(monkeypatch):
+    from mujoco.rollout import Rollout
+
+    env, step = pure("walker2d")
+    state, action = starts("walker2d", 12)
+    calls: list[int] = []
+    rollout = Rollout.rollout
+    monkeypatch.setattr(Rollout, "rollout", lambda self, *a: (calls.append(len(a[2])), rollout(self, *a))[1])
+    batch = jax.block_until_ready(step(state, action, KEY))
+    assert calls == [12]
+    row = lambda tree, i: jax.tree.map(lambda x: x[i], tree)  # noqa: E731
+    one = jax.jit(env.step)
+    for i in range(12):
+        same(one(row(state, i), action[i], KEY), row(batch, i))
+    # Populations of batches, and actions shared by all states.
+    fold = lambda x: x.reshape(3, 4, *x.shape[1:])  # noqa: E731
+    nested = jax.jit(jax.vmap(jax.vmap(env.step, (0, 0, None)), (0, 0, None)))(
+        jax.tree.map(fold, state), fold(action), KEY
+    )
+    same(nested, jax.tree.map(fold, batch))
+    shared = jax.jit(jax.vmap(env.step, (0, None, None)))(state, action[0], KEY)
+    same(row(shared, 0), row(batch, 0))
+
+
+def test_threads_do_not_change_a_bit():
+    _, step = pure("hopper")
+    state, action = starts("hopper", 64)
+    first = step(state, action, KEY)
+    with ThreadPoolExecutor(4) as callers:
+        for again in callers.map(lambda _: jax.block_until_ready(step(state, action, KEY)), range(12)):
+            same(again, first)
+
+
+def test_a_scan_of_steps_is_steps():
+    env, step = pure("hopper")
+    state, action = starts("hopper", 5)
+
+    @jax.jit
+    def play(state: mujoco.State) -> Timestep:
+        return jax.lax.scan(lambda s, _: jax.vmap(env.step, (0, 0, None))(s, action, KEY), state, None, length=3)[1]
+
+    scanned = play(state)
+    for t in range(3):
+        state, timestep = step(state, action, KEY)
+        np.testing.assert_allclose(scanned.obs[t], timestep.obs, atol=1e-5)
+        np.testing.assert_allclose(scanned.reward[t], timestep.reward, atol=1e-5)
+
+
+# --- Ends ---
+def at(name: str, **entries: float) -> mujoco.State:
+    """One state at the model's first pose, with entries `q1=...` and `v1=...` replaced."""
+    env, _ = pure(name)
+    nq, nv = SIZES[name]
+    qpos, qvel = np.zeros((1, nq), np.float32), np.zeros((1, nv), np.float32)
+    qpos[:, 1] = 0.0 if name == "halfcheetah" else 1.25
+    for entry, value in entries.items():
+        (qpos if entry[0] == "q" else qvel)[0, int(entry[1:])] = value
+    return restored(env, np.zeros((1, env.spec.obs_dim), np.float32), (jnp.asarray(qpos), jnp.asarray(qvel)))
+
+
+def answer(name: str, state: mujoco.State) -> Timestep:
+    env, step = pure(name)
+    return step(state, jnp.zeros((1, env.spec.action_dim)), KEY)[1]
+
+
+def test_hoppers_rule_reads_velocities_beyond_what_is_observed():
+    fast = answer("hopper", at("hopper", v0=150.0))
+    assert fast.terminated.all() and fast.obs[0, 5] == 10.0
+    assert not termination.hopper(fast.obs).any()  # what a learned model can know
+    assert fast.reward[0] == pytest.approx(151.0, rel=1e-2)  # the distance covered is not limited
+    assert not answer("hopper", at("hopper", v0=50.0)).terminated.any()
+
+
+def test_the_episode_ends_after_1000_steps_and_not_twice():
+    for name, entries, terminal in (
+        ("walker2d", {}, False),
+        ("walker2d", {"q2": 1.5}, True),
+        ("halfcheetah", {}, False),
+    ):
+        state = at(name, **entries)
+        early, late = (answer(name, state._replace(steps=jnp.full(1, n, jnp.int32))) for n in (998, 999))
+        assert not early.truncated.any() and late.truncated.all() == (not terminal)
+        assert early.terminated.all() == late.terminated.all() == terminal
+
+
+@CASES
+def test_a_simulation_that_breaks_down_is_nan_and_leaves_its_neighbours_alone(name, monkeypatch, tmp_path, capfd):
+    """MuJoCo would go on from the first pose, and leave a log file where the user is."""
+    monkeypatch.chdir(tmp_path)
+    _, step = pure(name)
+    state, action = starts(name, 6)
+    whole = step(state, action, KEY)
+    broken = state._replace(qpos=state.qpos.at[1, 2].set(math.nan), qvel=state.qvel.at[3, 1].set(1e15))
+    _, found = step(broken, action.at[5, 0].set(math.nan), KEY)
+    for row in (1, 3, 5):
+        assert np.isnan(found.obs[row]).all() and np.isnan(found.reward[row])
+        assert found.terminated[row] == (name != "halfcheetah")
+    same(jax.tree.map(lambda x: x[::2], found), jax.tree.map(lambda x: x[::2], whole[1]))
+    assert list(tmp_path.iterdir()) == [] and capfd.readouterr().err == ""
+
+
+# --- Restoring ---
+@CASES
+def test_an_observation_restores_its_state_but_for_x(name):
+    env, step = pure(name)
+    state, action = starts(name, 8)
+    state = state._replace(qvel=0.1 * state.qvel)
+    action = 0.1 * action
+    far = state._replace(qpos=state.qpos.at[:, 0].set(500.0))
+    after, found = step(far, action, KEY)
+    # All dynamics and rewards are those at x = 0, to the bit: float32 has no 1e-5 left at 500.
+    again, same_there = step(far._replace(qpos=far.qpos.at[:, 0].set(0.0)), action, KEY)
+    same(found, same_there)
+    np.testing.assert_array_equal(after.qpos[:, 0], 500 + again.qpos[:, 0])
+    obs = found.obs
+    back = jax.vmap(lambda row: restored(env, row))(obs)
+    slow = (np.abs(after.qvel) <= 10).all(-1) | (name == "halfcheetah")
+    assert slow.any()
+    np.testing.assert_array_equal(back.qpos[:, 1:], after.qpos[:, 1:])
+    np.testing.assert_array_equal(back.qvel[slow], after.qvel[slow])
+    assert (back.qpos[:, 0] == 0).all() and (back.steps == 0).all()
+
+
+def test_what_an_observation_loses_and_a_stored_state_keeps():
+    env, _ = pure("hopper")
+    state = at("hopper", v3=-25.0, q0=3.0)
+    seen = jnp.concatenate([state.qpos[:, 1:], jnp.clip(state.qvel, -10, 10)], -1)
+    slow, kept = restored(env, seen), restored(env, seen, (state.qpos, state.qvel))
+    assert slow.qvel[0, 3] == -10 and slow.qpos[0, 0] == 0
+    same(kept, state)
+    assert abs(answer("hopper", slow).obs - answer("hopper", kept).obs).max() > 1e-2
+    assert at("halfcheetah", v3=-25.0).qvel[0, 3] == -25
+
+
+def test_states_of_another_environment_are_refused():
+    env, _ = pure("hopper")
+    with pytest.raises(UserError, match=r"Hopper-v4 cannot be restored from observations of 17 numbers; expected 11"):
+        restored(env, np.zeros(17, np.float32))
+    with pytest.raises(UserError, match=r"stored states of \(qpos, qvel\) sizes \(9, 9\); expected \(6, 6\)"):
+        restored(env, np.zeros(11, np.float32), (jnp.zeros(9), jnp.zeros(9)))
+
+
+# --- First states ---
+@CASES
+def test_the_noise_of_first_states(name):
+    env, n = pure(name)[0], 4000
+    state, obs = jax.tree.map(np.asarray, jax.jit(jax.vmap(env.reset))(jax.random.split(KEY, n)))
+    width = 0.1 if name == "halfcheetah" else 5e-3
+    pose = np.zeros(SIZES[name][0])
+    pose[1] = 0.0 if name == "halfcheetah" else 1.25
+    noise = state.qpos - pose
+    assert np.abs(noise).max() < width * 1.0001 and (state.steps == 0).all()
+    uniform = [noise] if name == "halfcheetah" else [noise, state.qvel]
+    for values in uniform:
+        # Six standard errors of the mean and of the second moment; of those of the normal below.
+        assert np.abs(values.mean(0)).max() < 6 * width / math.sqrt(3 * n)
+        assert np.abs((values**2).mean(0) - width**2 / 3).max() < 6 * width**2 * math.sqrt(4 / 45 / n)
+    if name == "halfcheetah":
+        assert np.abs(state.qvel.mean(0)).max() < 6 * width / math.sqrt(n)
+        assert np.abs((state.qvel**2).mean(0) - width**2).max() < 6 * width**2 * math.sqrt(2 / n)
+        assert np.abs(state.qvel).max() > 3 * width  # normal, not uniform
+    else:
+        assert np.abs(state.qvel).max() < width * 1.0001
+    together = np.corrcoef(np.concatenate([noise, state.qvel], -1).T) - np.eye(sum(SIZES[name]))
+    assert np.abs(together).max() < 6 / math.sqrt(n)  # every entry has its own
+    np.testing.assert_array_equal(obs, np.concatenate([state.qpos[:, 1:], state.qvel], -1))
+
+
+# --- Bad input ---
+def test_unknown_backends_and_tasks():
+    with pytest.raises(UserError, match=r"unknown backend 'mjc'; did you mean"):
+        envs.pure("hopper", "mjc")
+    with pytest.raises(UserError, match=r"unknown MuJoCo task 'Ant-v4'"):
+        mujoco.make(envs.spec("hopper")._replace(name="Ant-v4"))
+    with pytest.raises(UserError, match="unknown environment"):
+        envs.pure("hoper")
+
+
+@pytest.mark.parametrize(("absent", "backend"), [("mujoco", "c"), ("gymnasium", "c"), ("mujoco.mjx", "mjx")])
+def test_a_missing_package_is_one_line_that_names_the_extra(monkeypatch, absent, backend):
+    pytest.importorskip("mujoco")
+    monkeypatch.delattr(importlib.import_module("mujoco"), "mjx", raising=False)
+    monkeypatch.setitem(sys.modules, absent, None)
+    engines.in_c.cache_clear()
+    with pytest.raises(UserError, match=r"needs the extra: pip install 'jaxrl_suite\[mujoco\]' \(.*\)$"):
+        envs.pure("hopper", backend)
+
+
+# --- MJX ---
+LIMITS = {"hopper": 1e-6, "walker2d": 1e-4, "halfcheetah": 1e-3}
+
+
+@pytest.mark.slow
+@CASES
+def test_mjx_agrees_with_the_c_engine(name):
+    """In double precision, so that what is compared is the engines."""
+    pytest.importorskip("mujoco.mjx")
+    with jax.enable_x64(True):
+        step, mjx_step = pure(name)[1], jax.jit(jax.vmap(envs.pure(name, "mjx").step, (0, 0, None)))
+        state, action = starts(name, 16)
+        (a, seen), (b, found) = step(state, action, KEY), mjx_step(state, action, KEY)
+        np.testing.assert_allclose(b.qvel, a.qvel, atol=LIMITS[name])
+        np.testing.assert_allclose(found.reward, seen.reward, atol=1e-4)
+        np.testing.assert_array_equal(found.terminated, seen.terminated)
