@@ -3,8 +3,8 @@
 The base method is MBPO's rollouts with SAC. `patched` puts the true value in place of its targets at edge-of-reach
 states, `random-patched` in place of as many others. `minimum` trusts the least of N critics, and `ravl` makes these
 diverse. Without options all studies of the world are made: methods, horizons (rollouts from one step to the whole
-episode), diversity (of two critics), critics (N against eta), rewards (the reward's distance against the rollouts'
-length). The same command resumes what was stopped, and prints what has finished.
+episode), ensemble (the least of ten critics), diversity (of two), critics (N against eta), rewards (the reward's
+distance against the rollouts' length). The same command resumes what was stopped, and prints what has finished.
 
 Rows per seed go to <out>/edge_of_reach/summary.csv, the critics by reach to shells.csv, paths of final policies to
 paths.csv beside it; returns and Q-values over training to each run's eval.csv.
@@ -57,7 +57,8 @@ class Options:
     preset: str = "quick"
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large networks, an accelerator)."""
     only: str = ""
-    """Make only these studies, with commas between: methods, horizons, diversity, critics, rewards; by default all."""
+    """Make only these studies, with commas between: methods, horizons, ensemble, diversity, critics,
+    rewards; by default all."""
     methods: str = ""
     """Train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the settings
     below."""
