@@ -151,7 +151,7 @@ def _by_reach(rows: pd.DataFrame, shells: pd.DataFrame) -> Figure | None:
     shells = shells.merge(rows[["run_id", "algo"]], on="run_id")
     if shells.empty:
         return None
-    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.7), layout="constrained")
     parts = {"spread": "spread of the critics (std)", "penalty": "mean less minimum of the critics", "value": "value"}
     horizon = float(rows["horizon"].iloc[0])
     for axes, (column, words) in zip(figure.subplots(1, 3), parts.items(), strict=True):
@@ -159,9 +159,10 @@ def _by_reach(rows: pd.DataFrame, shells: pd.DataFrame) -> Figure | None:
             _band(axes, shells[shells["algo"] == method], "reach", column, colour, NAMES[method])
         axes.axvspan(horizon - 0.5, horizon + 0.5, color=GREY, alpha=0.15, linewidth=0)
         axes.set_xlabel("steps from the starts")
+        axes.set_xticks(range(2, int(shells["reach"].max()) + 1, 2))
         axes.set_ylabel(words)
     _band(axes, shells[shells["algo"] == shells["algo"].iloc[0]], "reach", "true_value", GREY, "true", ":")
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     figure.suptitle(
         f"final critics by reach, {_seeds(rows)}; shaded: the edge; the dynamics penalty is 0 everywhere", fontsize=10
     )
