@@ -34,7 +34,7 @@ from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
 from jaxrl_suite.report.claims import REPORTED, judge
 from jaxrl_suite.train import identity, interrupts, loop, rundir, session
-from jaxrl_suite.train.display import Display
+from jaxrl_suite.train.display import Display, make_console
 
 WORLDS = (WORLD,)
 AGENT = "experiments.box_agent:make"
@@ -338,7 +338,7 @@ def main() -> int:
     options.cache_programs()
     prog = "python -m experiments.edge_of_reach"
     chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     code, rows = run_studies(chosen_studies(chosen), chosen, console)
     if code:
         return code
