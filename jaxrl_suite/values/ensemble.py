@@ -28,11 +28,11 @@ def aggregate(name: str) -> Callable[[Array], Array]:
 def combine(head: ValueHead, logits: Array, support: Tree, how: str) -> Array:
     """The outputs `[batch, size]` that stand for an ensemble's `[members, batch, size]`.
 
-    "min" takes, row by row, those of the member with the least value; "mean" averages outputs, which is right for heads
-    that are linear in them.
+    "min" takes, row by row, those of the member with the least value, never the least of every output; "mean" averages
+    as the head says: outputs that are numbers, or distributions.
     """
     if how == "mean":
-        return jnp.mean(logits, axis=0)
+        return head.average(logits)
     values = head.decode(logits, support)
     lowest = jnp.argmin(values, axis=0)
     return jnp.take_along_axis(logits, lowest[None, :, None], axis=0)[0]
