@@ -255,6 +255,7 @@ def pair():
         decode=lambda logits, support: jnp.sum(logits, axis=-1),
         target=target,
         loss=lambda logits, target, support: jnp.sum(jnp.square(logits - target), axis=-1),
+        scalar=False,
     )
 
 
@@ -272,7 +273,7 @@ def test_a_bound_of_targets_needs_targets_that_are_numbers(monkeypatch):
     shape = replace(config_of(sac_n, head="pair").actor_critic(), target_min=0.0)
     with pytest.raises(UserError, match=r"lower bound of the targets.*--head=pair.*--head=mse"):
         actor_critic.make(SPEC, shape)
-    actor_critic.make(SPEC, replace(shape, head="mse"))
+    actor_critic.make(SPEC, replace(shape, head=heads.HeadConfig("mse")))
 
 
 @pytest.mark.parametrize(

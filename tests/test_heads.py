@@ -395,7 +395,7 @@ def test_a_support_of_equal_returns_is_no_point(value):
 def test_a_support_behind_symlog_is_given_in_values():
     head = head_of("symlog", support="-99,9999")
     low, high = head.support(None)
-    assert float(low) == pytest.approx(-math.log(100)) and float(high) == pytest.approx(math.log(1e4))
+    assert (float(low), float(high)) == (-99.0, 9999.0)
     for logits, value in ((jnp.arange(BINS) == 0, -99.0), (jnp.arange(BINS) == BINS - 1, 9999.0)):
         assert float(head.decode(1e4 * logits, Support(low, high))) == pytest.approx(value, rel=1e-4)
 
@@ -456,4 +456,4 @@ def test_without_data_a_support_must_be_given():
 def test_a_support_narrower_than_the_data_is_named():
     returns = np.array([0.0, 50.0, 120.0, np.nan, -3.0])
     assert supports.complaint("-10,200", returns) == "" and supports.complaint("auto", returns) == ""
-    assert "-3 to 120" in (line := supports.complaint("0,100", returns)) and "40.0%" in line
+    assert "-3 to 120" in (line := supports.complaint("0,100", returns)) and "50.0%" in line

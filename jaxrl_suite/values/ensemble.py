@@ -38,14 +38,23 @@ def combine(head: ValueHead, logits: Array, support: Tree, how: str) -> Array:
     return jnp.take_along_axis(logits, lowest[None, :, None], axis=0)[0]
 
 
-def action_gradients(q: Callable[[Array], Array], action: Array, members: int) -> Array:
-    """Gradient of every member's value by its action, `[members, batch, action_dim]`, in one backward pass.
+def with_action_gradients(
+    logits: Callable[[Array], Array], decode: Callable[[Array], Array], action: Array, members: int
+) -> tuple[Array, Array]:
+    """Every member's outputs, and its value's gradient by its action `[members, batch, action_dim]`: one pass each way.
 
-    `q` maps actions `[members, batch, action_dim]` to values `[members, batch]`. A value depends on its own action
-    alone, so the gradient of the sum holds all the gradients wanted: no per-sample Jacobian.
+    `logits` maps actions `[members, batch, action_dim]` to outputs, and `decode` these to values `[members, batch]`. A
+    value depends on its own action alone, so the gradient of the sum holds all the gradients wanted: no per-sample
+    Jacobian.
     """
-    actions = jnp.broadcast_to(action, (members, *action.shape))
-    return jax.grad(lambda a: jnp.sum(q(a)))(actions)
+    outputs, pull = jax.vjp(logits, jnp.broadcast_to(action, (members, *action.shape)))
+    (gradients,) = pull(jax.grad(lambda x: jnp.sum(decode(x)))(outputs))
+    return outputs, gradients
+
+
+def action_gradients(q: Callable[[Array], Array], action: Array, members: int) -> Array:
+    """The same of members whose output is the value."""
+    return with_action_gradients(q, lambda values: values, action, members)[1]
 
 
 def diversity(gradients: Array) -> Array:

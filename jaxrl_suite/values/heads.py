@@ -211,23 +211,23 @@ def quantile(config: HeadConfig) -> ValueHead:
 
 # --- Behind symlog ---
 def symlog(head: ValueHead, config: HeadConfig) -> ValueHead:
-    """`head` on the scale of symlog; `config.support` stays on the scale of values."""
-    ends = supports.parse(config.support)
+    """`head` on the scale of symlog. Its support stays on the scale of values, and is padded on that of symlog."""
+    small = lambda tree: jax.tree.map(projections.symlog, tree)  # noqa: E731
 
     def support(stats: Any) -> Tree:
-        if ends and head.size > 1:
-            return Support(*map(projections.symlog, map(jnp.float32, ends)))
-        return head.support(None if stats is None else projections.symlog(stats))
+        if stats is None or supports.parse(config.support):
+            return head.support(stats)
+        return jax.tree.map(projections.symexp, head.support(small(stats)))
 
     def decode(logits: Array, support: Tree) -> Array:
-        return projections.symexp(head.decode(logits, support))
+        return projections.symexp(head.decode(logits, small(support)))
 
     return head._replace(
         support=support,
         decode=decode,
         target=_number(decode),
-        loss=lambda logits, target, support: head.loss(logits, projections.symlog(target), support),
-        measure=lambda logits, target, support: head.measure(logits, projections.symlog(target), support),
+        loss=lambda logits, target, support: head.loss(logits, small(target), small(support)),
+        measure=lambda logits, target, support: head.measure(logits, small(target), small(support)),
     )
 
 

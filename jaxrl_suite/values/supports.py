@@ -5,9 +5,9 @@ a bin and sigma that of HL-Gauss's Gaussian (0 for heads on atoms). Nearer to an
 wrong by up to 0.68 w at sigma = 0.75 w, and bootstrapping multiplies that by 1 / (1 - gamma). With n cells between the
 ends of which p lie on either side of the returns, w is the range of the returns over n - 2p.
 
-Returns are those of the data set with its own discount (0.99 as loaded). Values can lie outside of them: a better policy's, those
-of a larger discount, and those of a maximum-entropy policy, which add alpha times the entropy to come. Runs log how many
-targets were clipped for that reason; a support of your own does not.
+Returns are those of the data set with its own discount (0.99 as loaded). Values can lie outside of them: those of a
+better policy or a larger discount, and those of a maximum-entropy policy, which add alpha times the entropy to come.
+Runs log how many targets were clipped for such reasons; a support of your own is taken as it is.
 """
 
 from __future__ import annotations
@@ -95,10 +95,11 @@ def complaint(text: str, returns: Any) -> str:
     if ends is None:
         return ""
     low, high = ends
+    returns = returns[np.isfinite(returns)]
     outside = float(np.mean((returns < low) | (returns > high)))
-    if not outside:
+    if not outside > 0:
         return ""
     return (
-        f"--support={text} is narrower than the data: their returns go from {np.nanmin(returns):,.4g} to "
-        f"{np.nanmax(returns):,.4g}, and {outside:.1%} of them lie outside; values there cannot be represented"
+        f"--support={text} is narrower than the data: their returns go from {np.min(returns):,.4g} to "
+        f"{np.max(returns):,.4g}, and {outside:.1%} of them lie outside; values there cannot be represented"
     )
