@@ -243,6 +243,7 @@ HEADS: dict[str, Callable[[HeadConfig], ValueHead]] = {
     "symlog_hl_gauss": lambda config: symlog(hl_gauss(config), config),
     "symlog_mse": lambda config: symlog(mse(), config),
 }
+WITHOUT_SUPPORT = ("mse", "symlog_mse", "quantile")
 
 
 def make(config: HeadConfig | str) -> ValueHead:
@@ -272,6 +273,11 @@ def require_scalar(config: HeadConfig | str, option: str) -> None:
             f"{option} needs targets that are numbers, and those of --head={config.name} are not; use --head=mse or "
             "--head=hl_gauss"
         )
+
+
+def complaint(config: HeadConfig, returns: Any) -> str:
+    """What is wrong with a head's support for data of these returns; empty where nothing is, or it has none."""
+    return "" if config.name in WITHOUT_SUPPORT else supports.complaint(config.support, returns)
 
 
 def _bins(config: HeadConfig) -> str:

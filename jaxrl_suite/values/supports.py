@@ -25,6 +25,7 @@ from jaxrl_suite.types import Array
 from jaxrl_suite.values.projections import Support
 
 AUTO = "auto"
+CLIPPED = 0.05  # share of clipped targets from which on a run complains
 
 
 class Geometry(NamedTuple):
@@ -89,6 +90,16 @@ def padded(returns: Array, geometry: Geometry) -> Support:
     return Support(middle - half, middle + half)
 
 
+def clipped_complaint(share: float) -> str:
+    """What is wrong with a support that clips this share of the targets; empty where nothing is."""
+    if not share > CLIPPED:
+        return ""
+    return (
+        f"{share:.0%} of the critics' targets lie outside the support of their bins and were clipped; give a wider "
+        "--support=LO,HI"
+    )
+
+
 def complaint(text: str, returns: Any) -> str:
     """What is wrong with ends given for data of these returns, as a line for the user; empty where nothing is."""
     ends, returns = parse(text), np.asarray(returns)
@@ -96,10 +107,10 @@ def complaint(text: str, returns: Any) -> str:
         return ""
     low, high = ends
     returns = returns[np.isfinite(returns)]
-    outside = float(np.mean((returns < low) | (returns > high)))
-    if not outside > 0:
+    outside = int(np.sum((returns < low) | (returns > high)))
+    if not outside:
         return ""
     return (
         f"--support={text} is narrower than the data: their returns go from {np.min(returns):,.4g} to "
-        f"{np.max(returns):,.4g}, and {outside:.1%} of them lie outside; values there cannot be represented"
+        f"{np.max(returns):,.4g}, and {outside:,} of {len(returns):,} lie outside; values there cannot be represented"
     )
