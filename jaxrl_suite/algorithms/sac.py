@@ -23,6 +23,7 @@ from jaxrl_suite.envs import registry
 from jaxrl_suite.envs.autoreset import autoreset
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Algorithm, Array, Key, Metrics, Phase, Spec, Timestep, Transition, Tree
+from jaxrl_suite.values import heads
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
     """SAC on a pure environment, inside the tick, or on a host environment, which the loop steps between ticks."""
     if config.explore >= config.steps:
         raise UserError(f"--steps={config.steps} leaves nothing after {config.explore} steps of exploration; give more")
+    heads.require_ends(config.value_head())
     ac = actor_critic.make(spec, ActorCriticConfig(config.critics, config.hidden, config.batch, config.value_head()))
     world = autoreset(registry.make(spec.name)) if registry.is_pure(spec.name) else None
     ticks_explore, ticks_all = config.explore // config.envs, config.steps // config.envs

@@ -275,6 +275,16 @@ def require_scalar(config: HeadConfig | str, option: str) -> None:
         )
 
 
+def require_ends(config: HeadConfig) -> None:
+    """Refuse a support of the data's returns where there are no data.
+
+    Raises:
+        UserError: the head has a support, and it is not given.
+    """
+    if config.name not in WITHOUT_SUPPORT:
+        make(config).support(None)
+
+
 def complaint(config: HeadConfig, returns: Any) -> str:
     """What is wrong with a head's support for data of these returns; empty where nothing is, or it has none."""
     return "" if config.name in WITHOUT_SUPPORT else supports.complaint(config.support, returns)
