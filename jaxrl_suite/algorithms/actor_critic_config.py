@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flax import struct
 
 from jaxrl_suite import nets
+from jaxrl_suite.values.heads import HeadConfig
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ActorCriticConfig:
     """Widths of the hidden layers of actor and critics."""
     batch: int = 256
     """Transitions per gradient update."""
-    head: str = "mse"
+    head: HeadConfig = field(default_factory=HeadConfig)
     """Value head of the critics."""
     aggregate: str = "min"
     """Which value of N critics is trusted: min, or mean."""

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 from jaxrl_suite import nets
 from jaxrl_suite.algorithms import offline
 from jaxrl_suite.algorithms.actor_critic_config import ActorCriticConfig, Hypers
+from jaxrl_suite.algorithms.head_options import HeadOptions
 
 
 @dataclass(frozen=True)
-class AgentConfig(offline.Config):
+class AgentConfig(HeadOptions, offline.Config):
     """What every offline algorithm on the maximum-entropy actor-critic sets, with a world model or without."""
 
     critics: int = 2
     """Number of critics N."""
-    head: str = "mse"
-    """Value head of the critics."""
     aggregate: str = field(default="min", metadata={"later": True})
     """Which value of N critics is trusted: min, or mean."""
     gamma: float = 0.99
@@ -44,7 +43,7 @@ class AgentConfig(offline.Config):
             critics=self.critics,
             hidden=self.hidden,
             batch=self.batch,
-            head=self.head,
+            head=self.value_head(),
             aggregate=self.aggregate,
             precision=self.precision,
             anneal=self.updates if self.anneal else 0,
