@@ -1,0 +1,265 @@
+"""Value heads on a fixed log of ProcMaze, where the true values of every state are known: discrete offline learning.
+
+The log: `MAZES` mazes with `STEPS` steps each, by a policy that takes the optimal action half of the time and a uniform
+one else; who reaches the goal starts anew in the same maze. A Q-network of all five actions learns from it by
+Q-learning (target max) or SARSA (the logged next action), with a target network that is copied every `COPY` updates.
+Truth is value iteration on other mazes: the regret of the greedy policy, the error of its values, and how much of the
+optimal value a linear map of the frozen last hidden layer explains. Numbers of `Numbers` are traced, so that arms that
+differ in them, and seeds, train in one program.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_suite import nets
+from jaxrl_suite.envs import procmaze
+from jaxrl_suite.envs.procmaze import ACTIONS, Rules, State
+from jaxrl_suite.types import Array, Key, Metrics, Tree, ValueHead
+from jaxrl_suite.values import heads, projections
+from jaxrl_suite.values.projections import Support
+
+SIZE, GAMMA = 3, 0.9
+MAZES, STEPS, OPTIMAL_SHARE = 1024, 12, 0.5
+HELD_OUT, RIDGE = 256, 1e-3
+COPY, EVALUATIONS = 100, 5
+
+
+class Numbers(NamedTuple):
+    """What members of a program may differ in."""
+
+    rate: Any  # of Adam
+    low: Any  # ends of the support
+    high: Any
+    noise: Any  # eta: rewards have noise uniform over a width of eta
+    centred: Any  # 1: around 0, 0: above 0, as in the paper
+    slip: Any  # probability of a random action in place of the chosen one
+    teleport: Any
+
+
+class Program(NamedTuple):
+    """What makes a program of its own."""
+
+    head: heads.HeadConfig
+    hidden: tuple[int, ...]
+    sarsa: bool
+    updates: int
+    batch: int
+
+
+class Log(NamedTuple):
+    """Transitions, flat."""
+
+    obs: Array  # [n, dim] bool
+    action: Array  # [n]
+    reward: Array  # [n] with its noise
+    next_obs: Array  # [n, dim] bool
+    next_action: Array  # [n]
+    ended: Array  # [n] bool
+
+
+# --- Heads ---
+def one_sided(config: heads.HeadConfig) -> ValueHead:
+    """HL-Gauss as a public implementation has it: distances below the target are cut to 0 (`max(edge - y, 1e-6)`), so
+    the mass lies above the target, +0.6 bins on average, and there is none for targets at the upper end. To show it."""
+    head = heads.hl_gauss(config)
+
+    def loss(logits: Array, target: Array, support: Support) -> Array:
+        width = (support.high - support.low) / config.bins
+        edges = support.low + width * jnp.arange(config.bins + 1)
+        far = jnp.maximum(edges - target[..., None], 1e-6)
+        below = jax.scipy.special.erf(far / (jnp.sqrt(2.0) * config.sigma_ratio * width))
+        probs = jnp.diff(below) / (below[..., -1:] - below[..., :1] + 1e-6)
+        return projections.cross_entropy(logits, probs)
+
+    return head._replace(loss=loss)
+
+
+def make_head(config: heads.HeadConfig) -> ValueHead:
+    """A head of values/heads.py, or the faulty one."""
+    return one_sided(config) if config.name == "one_sided" else heads.make(config)
+
+
+# --- The log ---
+def truth(maze: State, rules: Rules) -> Array:
+    """Optimal values `[cells, 5]`."""
+    return procmaze.values(maze, GAMMA, rules)
+
+
+def behaviour(optimal: Array) -> Array:
+    """The logging policy `[cells, 5]`."""
+    greedy = jax.nn.one_hot(jnp.argmax(optimal, axis=-1), ACTIONS)
+    return OPTIMAL_SHARE * greedy + (1.0 - OPTIMAL_SHARE) / ACTIONS
+
+
+def log(key: Key, numbers: Numbers) -> Log:
+    """A log of this seed and these rules."""
+    rules = Rules(numbers.teleport, numbers.slip)
+
+    def walk(key: Key) -> Log:
+        maze_key, first_key, key = jax.random.split(key, 3)
+        maze = procmaze.reset(maze_key, SIZE)
+        policy = jnp.log(behaviour(truth(maze, rules)))
+
+        def act(carry: tuple[State, Array], key: Key) -> tuple[tuple[State, Array], Log]:
+            state, action = carry
+            step_key, action_key, noise_key, start_key, again_key = jax.random.split(key, 5)
+            after, ended = procmaze.step(state, action, step_key, rules)
+            noise = numbers.noise * (jax.random.uniform(noise_key) - 0.5 * numbers.centred)
+            next_action = jax.random.categorical(action_key, policy[after.player])
+            seen = Log(procmaze.observe(state), action, noise - 1.0, procmaze.observe(after), next_action, ended)
+            start = procmaze.any_cell(start_key, state.open)
+            player = jnp.where(ended, start, after.player)
+            again = jax.random.categorical(again_key, policy[start])
+            return (after._replace(player=player), jnp.where(ended, again, next_action)), seen
+
+        first = jax.random.categorical(first_key, policy[maze.player])
+        return jax.lax.scan(act, (maze, first), jax.random.split(key, STEPS))[1]
+
+    rows = jax.vmap(walk)(jax.random.split(key, MAZES))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
+
+
+# --- Learning ---
+def network(program: Program, size: int) -> nets.Network:
+    """Q of all actions; outputs begin near zero."""
+    outputs = {"q": ACTIONS * size}
+    return nets.mlp(SIZE * SIZE * 4, program.hidden, outputs, head_init=nets.fan_in_uniform(0.3))
+
+
+def logits_of(net: nets.Network, weights: Tree, obs: Array) -> Array:
+    """`[..., 5, size]`."""
+    out = net.apply(weights, obs.astype(jnp.float32))["q"]
+    return out.reshape(*out.shape[:-1], ACTIONS, -1)
+
+
+def features(weights: Tree, obs: Array) -> Array:
+    """The last hidden layer."""
+    x = obs.astype(jnp.float32)
+    for index in range(len(weights) - 1):
+        layer = weights[f"hidden_{index}"]
+        x = jax.nn.relu(x @ layer["kernel"] + layer["bias"])
+    return x
+
+
+def pick(logits: Array, action: Array) -> Array:
+    """The logits `[batch, size]` of one action each."""
+    return jnp.take_along_axis(logits, action[:, None, None], axis=1)[:, 0]
+
+
+def td_loss(
+    head: ValueHead, net: nets.Network, weights: Tree, target: Tree, rows: Log, support: Any, sarsa: bool
+) -> Array:
+    """The head's loss to r + gamma Q_target(s', a'), a' the best action there, or the logged one."""
+    there = logits_of(net, target, rows.next_obs)
+    best = rows.next_action if sarsa else jnp.argmax(head.decode(there, support), axis=-1)
+    discount = GAMMA * (1.0 - rows.ended)
+    goal = head.target(rows.reward, discount, pick(there, best), jnp.zeros_like(rows.reward), support)
+    found = pick(logits_of(net, weights, rows.obs), rows.action)
+    return jnp.mean(head.loss(found, jax.lax.stop_gradient(goal), support))
+
+
+def support_of(head: heads.HeadConfig, numbers: Numbers) -> Any:
+    """The traced ends; nothing for heads without a support."""
+    ends = Support(jnp.float32(numbers.low), jnp.float32(numbers.high))
+    return () if head.name in heads.WITHOUT_SUPPORT else ends
+
+
+def train(program: Program, key: Key, numbers: Numbers) -> Metrics:
+    """One member, from its key to its measures; evaluated `EVALUATIONS` times, `[EVALUATIONS]` each."""
+    data_key, init_key, batch_key, test_key = jax.random.split(key, 4)
+    head = make_head(program.head)
+    net, support = network(program, head.size), support_of(program.head, numbers)
+    rows, adam = log(data_key, numbers), optax.scale_by_adam()
+    weights = net.init(init_key)
+
+    def update(carry: tuple, step: Array) -> tuple[tuple, None]:
+        weights, target, state = carry
+        index = jax.random.randint(jax.random.fold_in(batch_key, step), (program.batch,), 0, len(rows.action))
+        batch = jax.tree.map(lambda x: x[index], rows)
+        gradient = jax.grad(lambda w: td_loss(head, net, w, target, batch, support, program.sarsa))(weights)
+        change, state = adam.update(gradient, state)
+        weights = jax.tree.map(lambda w, c: w - numbers.rate * c, weights, change)
+        target = jax.tree.map(lambda t, w: jnp.where((step + 1) % COPY == 0, w, t), target, weights)
+        return (weights, target, state), None
+
+    def stretch(carry: tuple, steps: Array) -> tuple[tuple, Metrics]:
+        carry, _ = jax.lax.scan(update, carry, steps)
+        return carry, measure(program, head, net, carry[0], support, numbers, test_key)
+
+    steps = jnp.arange(program.updates).reshape(EVALUATIONS, -1)
+    return jax.lax.scan(stretch, (weights, weights, adam.init(weights)), steps)[1]
+
+
+# --- Measuring ---
+def measure(
+    program: Program, head: ValueHead, net: nets.Network, weights: Tree, support: Any, numbers: Numbers, key: Key
+) -> Metrics:
+    """Against the truth on mazes that the log does not have; means over open cells."""
+    rules = Rules(numbers.teleport, numbers.slip)
+    mazes = jax.vmap(lambda key: procmaze.reset(key, SIZE))(jax.random.split(key, HELD_OUT))
+    cells = jnp.arange(SIZE * SIZE)
+    obs = jax.vmap(lambda maze: jax.vmap(lambda cell: procmaze.observe(maze._replace(player=cell)))(cells))(mazes)
+    q = head.decode(logits_of(net, weights, obs), support)
+    optimal = jax.vmap(lambda maze: truth(maze, rules))(mazes)
+    # Uncentred noise raises every reward by eta / 2; to know it is no error.
+    shift = 0.5 * numbers.noise * (1.0 - numbers.centred)
+
+    def value(maze: State, policy: Array) -> Array:
+        return jnp.sum(policy * procmaze.values(maze, GAMMA, rules, policy), axis=-1)
+
+    greedy = jax.nn.one_hot(jnp.argmax(q, axis=-1), ACTIONS)
+    uniform = jnp.full_like(greedy, 1.0 / ACTIONS)
+    logged = jax.vmap(behaviour)(optimal)
+    if program.sarsa:
+        true_q = jax.vmap(lambda maze, policy: procmaze.values(maze, GAMMA, rules, policy))(mazes, logged)
+        lives = jax.vmap(lambda m, p: lifetime(m, p, rules))(mazes, logged)
+    else:
+        best = jax.nn.one_hot(jnp.argmax(optimal, axis=-1), ACTIONS)
+        true_q, lives = optimal, jax.vmap(lambda m, p: lifetime(m, p, rules))(mazes, best)
+    error = q - (true_q + shift * lives)
+    weight = mazes.open / jnp.sum(mazes.open)
+    mean = lambda x: jnp.sum(weight * x)  # noqa: E731
+    returns, least, most, usual = (
+        mean(x)
+        for x in (
+            jax.vmap(value)(mazes, greedy),
+            jax.vmap(value)(mazes, uniform),
+            jnp.max(optimal, axis=-1),
+            jax.vmap(value)(mazes, logged),
+        )
+    )
+    return {
+        "return": returns,
+        "score": 100.0 * (returns - least) / (most - least),
+        "behaviour": usual,
+        "q": mean(jnp.max(q, axis=-1)),
+        "true": mean(jnp.max(true_q + shift * lives, axis=-1)),
+        "value_error": jnp.sqrt(mean(jnp.mean(jnp.square(error), axis=-1))),
+        "value_bias": mean(jnp.mean(error, axis=-1)),
+        "probe": probe(features(weights, obs), jnp.max(optimal, axis=-1), mazes.open),
+    }
+
+
+def lifetime(maze: State, policy: Array, rules: Rules) -> Array:
+    """Discounted steps to the end `[cells, 5]`: every reward is -1, so it is -Q."""
+    return -procmaze.values(maze, GAMMA, rules, policy)
+
+
+def probe(x: Array, y: Array, known: Array) -> Array:
+    """The share of the variance of `y` that a ridge regression on features explains, on the other half of the mazes."""
+    half = len(y) // 2
+    x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)
+
+    def part(cut: slice) -> tuple[Array, Array, Array]:
+        return x[cut].reshape(-1, x.shape[-1]), y[cut].reshape(-1), known[cut].reshape(-1).astype(jnp.float32)
+
+    (x1, y1, w1), (x2, y2, w2) = part(slice(half)), part(slice(half, None))
+    gram = (x1.T * w1) @ x1 + RIDGE * jnp.sum(w1) * jnp.eye(x1.shape[-1])
+    solution = jnp.linalg.solve(gram, (x1.T * w1) @ y1)
+    middle = jnp.sum(w2 * y2) / jnp.sum(w2)
+    return 1.0 - jnp.sum(w2 * jnp.square(x2 @ solution - y2)) / jnp.sum(w2 * jnp.square(y2 - middle))
