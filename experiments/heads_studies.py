@@ -1,0 +1,250 @@
+"""The studies of value heads: which settings are trained for which figure, how they are named and grouped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from experiments import heads_maze, heads_shifts, offline_mbrl
+from jaxrl_suite.envs import procmaze
+from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.report.claims import Needed
+from jaxrl_suite.train import settings
+from jaxrl_suite.values.heads import HeadConfig
+
+EXPERIMENT = "value_heads"
+MAZE, SHIFTS = "maze", "shifts"
+TUNING = offline_mbrl.PUBLISHED / EXPERIMENT / "tuning.csv"
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+TUNED = {
+    SHIFTS: ("mse", "mse_softmax", "two_hot", "hl_gauss"),
+    MAZE: ("mse", "mse_softmax", "two_hot", "c51", "hl_gauss", "quantile"),
+}
+SEEDS = 10
+
+
+@dataclass(frozen=True)
+class Config:
+    """What one run is made of, but for its head and problem."""
+
+    updates: int = 3_000
+    """Gradient updates; of the shifts, for each of the five."""
+    batch: int = 64
+    """Batch size."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Hidden layers."""
+    bins: int = 51
+    """Bins of a head with a distribution."""
+    ratio: float = 0.75
+    """HL-Gauss's sigma in bins."""
+    support: float = 1.0
+    """Width of the support around the middle of the values, as a multiple of what fits."""
+    target: str = "max"
+    """max (Q-learning) or sarsa."""
+    noise: float = 0.0
+    """Width of the rewards' uniform noise."""
+    centred: bool = True
+    """Whether that noise has mean 0; otherwise it is above 0, as in the paper."""
+    slip: float = 0.0
+    """Probability that an action is replaced by a random one."""
+    teleport: bool = True
+    """Whether the maze teleports players to the goal now and then."""
+
+
+PRESETS = {
+    "smoke": {MAZE: Config(updates=20, batch=16, hidden=(16, 16)), SHIFTS: Config(updates=5, batch=16, hidden=(16,))},
+    "quick": {MAZE: Config(), SHIFTS: Config(updates=500, hidden=(128, 128), bins=101)},
+    "paper": {
+        MAZE: Config(updates=50_000, batch=256, hidden=(256, 256)),
+        SHIFTS: Config(updates=5_000, batch=512, hidden=(512, 512), bins=101),
+    },
+}
+# The values of the maze are in [-10, 0]; noise of width 3 adds -15 to 15 to the returns when all of it is on one side.
+MIDDLE, HALF, NOISY = -5.0, 6.0, 3.0
+
+
+class Arm(NamedTuple):
+    """A head on a problem with fields of its Config changed."""
+
+    head: str
+    changes: tuple[tuple[str, object], ...] = ()
+    problem: str = MAZE
+
+    def config(self, preset: str, updates: int = 0) -> Config:
+        """Its Config.
+
+        Raises:
+            UserError: no such preset.
+        """
+        if preset not in PRESETS:
+            raise unknown("preset", preset, PRESETS)
+        config = replace(PRESETS[preset][self.problem], **dict(self.changes))  # type: ignore[arg-type]
+        return replace(config, updates=updates) if updates else config
+
+    @property
+    def settings(self) -> str:
+        """What it changes, as a summary says it."""
+        before = settings.fields(Config())
+        return settings.differences(before | dict(self.changes), before)
+
+    @property
+    def needed(self) -> Needed:
+        """Its runs, as claims name them."""
+        return Needed(self.head, self.problem, self.settings)
+
+
+class Study(NamedTuple):
+    """Settings that one figure shows."""
+
+    name: str
+    words: str
+    arms: tuple[Arm, ...]
+    seeds: int = SEEDS
+
+
+def arm(head: str, problem: str = MAZE, **changes: object) -> Arm:
+    """An arm by keywords."""
+    return Arm(head, tuple(changes.items()), problem)
+
+
+BINS, WIDTHS = (21, 51, 101), (0.25, 0.5, 0.75, 1.0, 2.0)
+FACTORS, NOISES = (0.5, 1.0, 2.0, 5.0, 10.0), (0.0, 1.0, 3.0)
+DEPTHS, UNITS = (1, 2, 4, 6), (16, 64, 128)
+RIVALS = ("mse", "two_hot", "hl_gauss")
+
+
+def of_bins(head: str, bins: int, ratio: float = 0.75) -> Arm:
+    """An arm of the map of bins and ratios."""
+    changes: dict[str, object] = {} if bins == Config.bins else {"bins": bins}
+    return arm(head, **(changes if ratio == Config.ratio else changes | {"ratio": ratio}))
+
+
+def of_support(head: str, factor: float) -> Arm:
+    """An arm with a support of another width."""
+    return arm(head, **({} if factor == 1.0 else {"support": factor}))
+
+
+def of_noise(head: str, noise: float, centred: bool) -> Arm:
+    """An arm with noisy rewards, on a support that holds what the loudest noise does, whatever its own is."""
+    changes: dict[str, object] = {"support": NOISY}
+    changes |= {"noise": noise} if noise else {}
+    return arm(head, **(changes if centred or not noise else changes | {"centred": False}))
+
+
+def of_size(head: str, layers: int, units: int) -> Arm:
+    """An arm with another network."""
+    hidden = (units,) * layers
+    return arm(head, **({} if hidden == Config.hidden else {"hidden": hidden}))
+
+
+def calm(head: str) -> Arm:
+    """Transitions without any chance."""
+    return arm(head, teleport=False)
+
+
+def slippery(head: str) -> Arm:
+    """Every fourth action is a random one."""
+    return arm(head, slip=0.25)
+
+
+def _each_once(studies: Sequence[Study]) -> dict[str, Study]:
+    """Studies by name, without the arms that an earlier one has: a setting is trained, and published, once."""
+    known: set[Arm] = set()
+    found = {}
+    for study in studies:
+        new = tuple(dict.fromkeys(one for one in study.arms if one not in known))
+        known |= set(new)
+        found[study.name] = study._replace(arms=new)
+    return found
+
+
+STUDIES = _each_once(
+    (
+        Study("plasticity", "targets that move", tuple(arm(head, SHIFTS) for head in TUNED[SHIFTS])),
+        Study("heads", "all heads as they are, and probes of their features", tuple(map(arm, TUNED[MAZE]))),
+        Study("targets", "SARSA in place of Q-learning", tuple(arm(head, target="sarsa") for head in RIVALS)),
+        Study(
+            "one_sided",
+            "HL-Gauss, and a public implementation's one-sided Gaussian",
+            (arm("one_sided"), arm("one_sided", target="sarsa")),
+        ),
+        Study(
+            "bins",
+            "bins and the width of HL-Gauss's Gaussian",
+            (
+                *(of_bins("hl_gauss", bins, ratio) for bins in BINS for ratio in WIDTHS),
+                *(of_bins("two_hot", bins) for bins in BINS),
+            ),
+        ),
+        Study(
+            "support",
+            "supports too narrow and too wide",
+            tuple(of_support(head, factor) for head in ("hl_gauss", "two_hot") for factor in FACTORS),
+        ),
+        Study(
+            "noise",
+            "noisy rewards, around zero and above it",
+            tuple(of_noise(head, noise, side) for head in RIVALS for noise in NOISES for side in (True, False)),
+        ),
+        Study(
+            "transitions",
+            "deterministic and slippery mazes",
+            tuple(make(head) for head in ("mse", "c51", "hl_gauss") for make in (calm, slippery)),
+        ),
+        Study(
+            "scaling",
+            "depth and width of the network",
+            tuple(
+                of_size(head, *size)
+                for head in ("mse", "hl_gauss")
+                for size in (*((n, 64) for n in DEPTHS), *((2, n) for n in UNITS))
+            ),
+            5,
+        ),
+    )
+)
+
+
+# --- Programs ---
+def program(one: Arm, config: Config) -> heads_maze.Program | heads_shifts.Program:
+    """What decides the compiled program. The faulty head is HL-Gauss but for its loss."""
+    head = HeadConfig(one.head, config.bins, config.ratio)
+    if one.problem == SHIFTS:
+        return heads_shifts.Program(head, config.hidden, config.updates, config.batch)
+    return heads_maze.Program(head, config.hidden, config.target == "sarsa", config.updates, config.batch)
+
+
+def numbers(config: Config, rate: float) -> heads_maze.Numbers:
+    """What members of a program differ in."""
+    teleport = procmaze.teleport(heads_maze.SIZE) if config.teleport else 0.0
+    half = HALF * config.support
+    ends = MIDDLE - half, MIDDLE + half
+    return heads_maze.Numbers(rate, *ends, config.noise, float(config.centred), config.slip, teleport)
+
+
+def groups(arms: Sequence[Arm], preset: str, updates: int = 0) -> list[list[Arm]]:
+    """The arms by the program that trains them."""
+    found: dict[object, list[Arm]] = {}
+    for one in arms:
+        found.setdefault(program(one, one.config(preset, updates)), []).append(one)
+    return list(found.values())
+
+
+def rates(path: Path = TUNING) -> dict[tuple[str, str], float]:
+    """The rate of Adam by problem and head: the best of the tuning's table.
+
+    Raises:
+        UserError: there is no table, or it lacks a head.
+    """
+    if not path.exists():
+        raise UserError(f"there is no {path}; make it with python -m experiments.value_heads --tune")
+    table = pd.read_csv(path).groupby(["problem", "head", "rate"])["score"].mean()
+    best = {key: float(scores.idxmax()[-1]) for key, scores in table.groupby(level=[0, 1])}
+    lacking = sorted({(problem, head) for problem in TUNED for head in TUNED[problem]} - set(best))
+    if lacking:
+        raise UserError(f"{path} lacks {lacking[0]}; make it anew with python -m experiments.value_heads --tune")
+    return best | {(MAZE, "one_sided"): best[MAZE, "hl_gauss"]}

@@ -1,0 +1,271 @@
+"""Compare value heads (squared error, classification, quantiles) where the truth is known, and show what they are for.
+
+Two small problems: regression on targets that move (experiments/heads_shifts.py), and discrete offline learning on a
+log of random mazes whose values are known (experiments/heads_maze.py). Studies: plasticity, heads, targets (SARSA
+against Q-learning), one_sided (a public implementation's fault), bins, support, noise, transitions, scaling. Without
+options all of them are made. What has finished is found again, and the same command makes the rest.
+
+Each head has its own step size, the best of four on tuning seeds at the base setting: --tune makes that table,
+results/value_heads/tuning.csv. Rows per seed go to <out>/value_heads/summary.csv. The heads as an axis of the offline
+algorithms are claims of experiments.reproduce. Left out: DQN on Atari.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from experiments import heads_claims, heads_maze, heads_shifts, heads_studies, options, publishing, report, reproduce
+from experiments.heads_studies import EXPERIMENT, MAZE, RATES, SHIFTS, STUDIES, TUNED, TUNING, Arm, Config, Study
+from jaxrl_suite.errors import UserError, exits_cleanly, unknown
+from jaxrl_suite.report import stats
+from jaxrl_suite.report.claims import REPORTED, judge
+from jaxrl_suite.train import files, identity, rundir, session
+from jaxrl_suite.train.display import Display, make_console
+
+SUMMARY = "summary.csv"
+TUNING_SEEDS = (1000, 1001, 1002)
+TUNING_COLUMNS = ["key_id", "problem", "head", "rate", "seed", "score"]
+ERRORS = tuple(f"error_{shift:.0f}" for shift in heads_shifts.SHIFTS)
+SETTINGS = ("bins", "ratio", "support", "target", "noise", "centred", "slip", "teleport", "layers", "units", "rate")
+MEASURED = ("value_error", "value_bias", "probe", "error_mean", *ERRORS)
+COLUMNS = [*session.SUMMARY_COLUMNS, *SETTINGS, *MEASURED]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the experiment."""
+
+    preset: str = "quick"
+    """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large, an accelerator)."""
+    only: str = ""
+    """Make only these studies, with commas between: plasticity, heads, targets, one_sided, bins, support, noise,
+    transitions, scaling; by default all."""
+    seeds: str = ""
+    """How many seeds, from 0 on (8), or a range (8:16); by default what each study has."""
+    updates: int = 0
+    """Gradient updates of each run; 0 for the preset's."""
+    out: Path = Path("runs")
+    """Folder for runs."""
+    fresh: bool = False
+    """Make all runs again, also those that have finished; their rows are replaced."""
+    tune: bool = False
+    """Instead: choose each head's step size on tuning seeds, and write the table that the studies read."""
+    publish: bool = False
+    """Add the rows to results/, and renew its claims and page. For runs of whole studies at the preset's updates."""
+
+
+# --- What to run ---
+def chosen_studies(chosen: Options) -> list[Study]:
+    """The studies that the options name.
+
+    Raises:
+        UserError: an unknown study or preset, or numbers that make no sense.
+    """
+    if chosen.preset not in heads_studies.PRESETS:
+        raise unknown("preset", chosen.preset, heads_studies.PRESETS)
+    names = [name.strip() for name in chosen.only.split(",")] if chosen.only else list(STUDIES)
+    for name in names:
+        if name not in STUDIES:
+            raise unknown("study", name, STUDIES)
+    if chosen.updates < 0 or chosen.updates % heads_maze.EVALUATIONS:
+        raise UserError(
+            f"--updates={chosen.updates}: give a positive multiple of {heads_maze.EVALUATIONS}, the evaluations"
+        )
+    if chosen.publish and chosen.updates:
+        raise UserError("--publish is for runs at the preset's updates; leave out --updates")
+    if chosen.publish and max(options.parse_seeds(chosen.seeds or "1")) >= REPORTED:
+        raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}; others are for tuning")
+    return [STUDIES[name] for name in names]
+
+
+def seeds_of(study: Study, chosen: Options) -> tuple[int, ...]:
+    """The seeds of a study."""
+    return options.parse_seeds(chosen.seeds or ("1" if chosen.preset == "smoke" else str(study.seeds)))
+
+
+# --- Running ---
+def frozen(one: Arm, config: Config, rate: float, preset: str) -> dict[str, Any]:
+    """All that a result depends on, but the seed."""
+    plain = dataclasses.asdict(config)
+    return {"experiment": EXPERIMENT, "problem": one.problem, "head": one.head, "preset": preset, "rate": rate, **plain}
+
+
+def train(arms: Sequence[Arm], configs: Sequence[Config], used: Sequence[float], seeds: Sequence[int]) -> Any:
+    """Train arms of one program, all seeds of each, side by side -> measures `[arms, seeds, ...]`."""
+    program = heads_studies.program(arms[0], configs[0])
+    keys = jax.vmap(jax.random.key)(jnp.tile(jnp.array(seeds), len(arms)))
+    if isinstance(program, heads_shifts.Program):
+        found = jax.jit(jax.vmap(partial(heads_shifts.train, program)))(keys, jnp.repeat(jnp.array(used), len(seeds)))
+    else:
+        each = [heads_studies.numbers(config, rate) for config, rate in zip(configs, used, strict=True)]
+        stacked = jax.tree.map(lambda *x: jnp.repeat(jnp.array(x, jnp.float32), len(seeds)), *each)
+        found = jax.jit(jax.vmap(partial(heads_maze.train, program)))(keys, stacked)
+    return jax.tree.map(lambda x: np.asarray(x, np.float64).reshape(len(arms), len(seeds), -1), found)
+
+
+def run_group(arms: Sequence[Arm], seeds: Sequence[int], rates: dict, chosen: Options) -> list[dict[str, Any]]:
+    """The summary rows of a group of arms that share a program."""
+    configs = [one.config(chosen.preset, chosen.updates) for one in arms]
+    used = [rates[one.problem, one.head] for one in arms]
+    began = time.monotonic()
+    found = train(arms, configs, used, seeds)
+    seconds = time.monotonic() - began
+    known = identity.provenance()
+    plans = [frozen(one, config, rate, chosen.preset) for one, config, rate in zip(arms, configs, used, strict=True)]
+    shared = {
+        "group_id": identity.digest("group", plans, list(seeds)),
+        "wall_seconds": round(seconds, 3),
+        "git_commit": known["git_commit"],
+        "host": known["host"],
+    }
+    rows = []
+    for index, (one, config, rate, plan) in enumerate(zip(arms, configs, used, plans, strict=True)):
+        for at, seed in enumerate(seeds):
+            mine = {name: values[index, at] for name, values in found.items()}
+            facts = {"run_id": identity.run_id(plan, seed), "preset": chosen.preset, "seed": seed, **shared}
+            rows.append(row_of(one, config, rate, mine) | facts)
+    return rows
+
+
+def row_of(one: Arm, config: Config, rate: float, measures: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What was found of one run. Empty cells are NaN: a regression has no return, a maze no shifts."""
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
+    row |= {name: getattr(config, name) for name in SETTINGS if hasattr(config, name)}
+    row |= {"layers": len(config.hidden), "units": config.hidden[0], "rate": rate, "updates": config.updates}
+    row |= {"experiment": EXPERIMENT, "algo": one.head, "dataset": one.problem, "settings": one.settings}
+    row |= {"schema_version": rundir.SCHEMA_VERSION, "resumed": False}
+    if one.problem == SHIFTS:
+        row |= dict(zip(ERRORS, measures["error"], strict=True)) | {"error_mean": measures["error"].mean()}
+        finite = bool(np.isfinite(measures["error"]).all())
+    else:
+        row |= {f"{name}_last": measures[name][-1] for name in ("return", "score", "q")}
+        row |= {f"{name}_best": measures[name].max() for name in ("return", "score")}
+        row |= {"mc_last": measures["true"][-1], "behaviour_return": measures["behaviour"][-1]}
+        row |= {name: measures[name][-1] for name in ("value_error", "value_bias", "probe")}
+        finite = bool(np.isfinite(measures["q"]).all())
+    return row | {"status": "finished" if finite else "diverged"}
+
+
+def run_ids(arms: Sequence[Arm], seeds: Sequence[int], rates: dict, chosen: Options) -> set[str]:
+    """The rows that a group will have."""
+    plans = [
+        frozen(one, one.config(chosen.preset, chosen.updates), rates[one.problem, one.head], chosen.preset)
+        for one in arms
+    ]
+    return {identity.run_id(plan, seed) for plan in plans for seed in seeds}
+
+
+def run_studies(studies: Sequence[Study], chosen: Options, console: Console) -> list[dict[str, Any]]:
+    """Make the runs that are missing -> the summary rows of all."""
+    display, rates, summary = Display(console), heads_studies.rates(), chosen.out / EXPERIMENT / SUMMARY
+    every: dict[str, dict[str, Any]] = {}
+    for study in studies:
+        seeds = seeds_of(study, chosen)
+        wanted: set[str] = set()
+        parts = heads_studies.groups(study.arms, chosen.preset, chosen.updates)
+        for number, arms in enumerate(parts, 1):
+            ids = run_ids(arms, seeds, rates, chosen)
+            wanted |= ids
+            before = {row["run_id"] for row in rundir.read_rows(summary)} if summary.exists() else set()
+            label = f"{study.name} {number}/{len(parts)}: {arms[0].head} on {arms[0].problem}, {len(ids)} runs"
+            if ids <= before and not chosen.fresh:
+                display.note(f"{label}: have finished before")
+                continue
+            rows = run_group(arms, seeds, rates, chosen)
+            rundir.upsert_rows(summary, rows, COLUMNS)
+            display.note(f"{label}: {rows[0]['wall_seconds']:.0f} s")
+        mine = [row for row in rundir.read_rows(summary) if row["run_id"] in wanted]
+        console.print(table(study, mine))
+        every |= {row["run_id"]: row for row in mine}
+    return list(every.values())
+
+
+# --- Tuning ---
+def tune(chosen: Options, console: Console) -> None:
+    """Four step sizes with three tuning seeds for each head, at the base setting of each problem."""
+    rows = []
+    for problem, names in TUNED.items():
+        for head in names:
+            arms = [heads_studies.arm(head, problem)] * len(RATES)
+            configs = [one.config(chosen.preset, chosen.updates) for one in arms]
+            found = train(arms, configs, RATES, TUNING_SEEDS)
+            scores = -found["error"].mean(axis=-1) if problem == SHIFTS else found["score"][..., -1]
+            for (index, at), score in np.ndenumerate(scores):
+                cells = (problem, head, RATES[index], TUNING_SEEDS[at], round(float(score), 6))
+                rows.append(dict(zip(TUNING_COLUMNS, ("-".join(map(str, cells[:4])), *cells), strict=True)))
+            means = " ".join(f"{rate:g}: {score:.3g}" for rate, score in zip(RATES, scores.mean(axis=1), strict=True))
+            console.print(f"{problem} {head}: {means}")
+    with files.guarded(TUNING.parent):
+        TUNING.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(TUNING, pd.DataFrame(rows, columns=TUNING_COLUMNS).to_csv(index=False))
+    console.print(f"tuning: {TUNING}")
+
+
+# --- After the runs ---
+def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
+    """A study for the terminal: means over seeds with 95% t-intervals."""
+    on_shifts = study.arms[0].problem == SHIFTS
+    names = ("error_mean", ERRORS[0], ERRORS[-1]) if on_shifts else ("score_last", "value_error", "value_bias", "probe")
+    shown = Table("head", "settings", "seeds", *names)
+    shown.title = f"{study.name}: {study.words}"
+    for (head, text), mine in pd.DataFrame(rows).groupby(["algo", "settings"], sort=False):
+        cells = [_interval(mine[name].to_numpy(float)) for name in names]
+        shown.add_row(str(head), str(text), str(len(mine)), *cells)
+    return shown
+
+
+def _interval(values: np.ndarray) -> str:
+    interval = stats.mean_interval(values)
+    bounds = f" [{interval.low:.3g}, {interval.high:.3g}]" if interval.bounded else ""
+    return f"{interval.estimate:.3g}{bounds}"
+
+
+def show_claims(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
+    """What the rows say about the claims that they are enough for; nothing about runs of tuning seeds."""
+    if any(row["seed"] >= REPORTED for row in rows):
+        return
+    findings = [finding for finding in judge(heads_claims.CLAIMS, rows) if finding.interval.n]
+    if findings:
+        console.print(reproduce.shown(findings, reproduce.published_records(publishing.RESULTS, chosen.preset)))
+
+
+def publish(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    """Add rows to results/; renew the claims and the page."""
+    publishing.publish(rows, EXPERIMENT, publishing.RESULTS)
+    report.write(publishing.RESULTS, publishing.RESULTS / "index.html")
+    console.print(f"published: {publishing.RESULTS / EXPERIMENT}; figures: python -m paper_figs --only={EXPERIMENT}")
+
+
+@exits_cleanly
+def main() -> int:
+    """Make the runs that are missing, show the studies, publish if asked."""
+    options.cache_programs()
+    prog = f"python -m experiments.{EXPERIMENT}"
+    chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
+    studies, console = chosen_studies(chosen), make_console()
+    if chosen.tune:
+        tune(chosen, console)
+        return 0
+    rows = run_studies(studies, chosen, console)
+    show_claims(rows, chosen, console)
+    if chosen.publish:
+        publish(rows, console)
+    return 0
+
+
+if __name__ == "__main__":
+    main()
