@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import heads_claims, heads_maze, heads_shifts, heads_studies, options, publishing, report, reproduce
-from experiments.heads_studies import EXPERIMENT, MAZE, RATES, SHIFTS, STUDIES, TUNED, TUNING, Arm, Config, Study
+from experiments.heads_studies import EXPERIMENT, RATES, SHIFTS, STUDIES, TUNED, TUNING, Arm, Config, Study
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
 from jaxrl_suite.report.claims import REPORTED, judge

@@ -1,13 +1,14 @@
 """ProcMaze: a new random maze every episode, whose values are known exactly (Young et al. 2023, ICML, "The benefits of
-model-based generalization in reinforcement learning"; rules as in reference/E2 of its released environment).
+model-based generalization in reinforcement learning"; the rules are those of its released environment).
 
-A maze of g x g cells is carved by a randomised depth-first search: from the current cell to an unvisited neighbour whose
-only visited neighbour is the current cell. So open cells form a tree. Start and goal are independent and uniform over
-open cells. The episode ends with the step that begins at the goal; every step costs 1, that one too. A move goes through
-if its target is open; then, with a small probability, the player is teleported to the goal.
+A maze of g x g cells is carved by a randomised depth-first search: from the current cell to an unvisited neighbour
+whose only visited neighbour is the current cell. So open cells form a tree. Start and goal are independent and uniform
+over open cells. The episode ends with the step that begins at the goal; every step costs 1, that one too. A move goes
+through if its target is open; then, with a small probability, the player is teleported to the goal.
 
-Deviations: actions are whole numbers (0 stay, 1 up, 2 left, 3 down, 4 right); `slip` replaces an action by a uniform one
-(ours, 0 in the paper); an empty cell is one that is open and holds neither player nor goal.
+Deviations: actions are whole numbers (0 stay, 1 up, 2 left, 3 down, 4 right); `slip` replaces an action by a uniform
+one (ours, 0 in the paper); an empty cell is one that is open and holds neither player nor goal; after 100 steps an
+episode is truncated, as in the paper's evaluations.
 """
 
 from __future__ import annotations

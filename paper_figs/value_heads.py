@@ -1,0 +1,260 @@
+"""Value heads: shifting targets, all heads with probes, SARSA, the one-sided fault, bins, supports, noise, size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import heads_studies as studies
+from experiments.heads_studies import EXPERIMENT, MAZE, SHIFTS, STUDIES, Arm
+from jaxrl_suite.report import mean_interval
+from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+
+SKY, YELLOW = "#56B4E9", "#E69F00"
+HEADS = {
+    "mse": ORANGE,
+    "mse_softmax": YELLOW,
+    "two_hot": GREEN,
+    "c51": PURPLE,
+    "hl_gauss": BLUE,
+    "quantile": SKY,
+    "one_sided": GREY,
+}
+NAMES = {
+    "mse": "MSE",
+    "mse_softmax": "MSE+softmax",
+    "two_hot": "two-hot",
+    "c51": "C51",
+    "hl_gauss": "HL-Gauss",
+    "quantile": "quantiles",
+    "one_sided": "one-sided erf",
+}
+MARKS = dict(zip(HEADS, "osD^vP*", strict=True))
+SCORE = "score (0: uniform, 100: optimal)"
+SMALL = (4.6, 3.4)
+WIDE = (8.6, 3.4)
+
+
+def draw(results: Path) -> dict[str, Figure]:
+    """Figures by path without ending, per preset, from `results/value_heads/summary.csv`."""
+    summary = pd.read_csv(results / EXPERIMENT / "summary.csv", dtype={"run_id": str, "settings": str})
+    summary = summary[summary["status"] == "finished"].fillna({"settings": ""})
+    figures: dict[str, Figure | None] = {}
+    for preset, rows in summary.groupby("preset"):
+        maze, end = rows[rows["dataset"] == MAZE], "" if preset == "quick" else f"-{preset}"
+        drawn = {
+            "plasticity": _plasticity(rows[rows["dataset"] == SHIFTS]),
+            "heads": _heads(maze),
+            "targets": _targets(maze),
+            "bins": _bins(maze),
+            "support": _support(maze),
+            "noise": _noise(maze),
+            "transitions": _transitions(maze),
+            "scaling": _scaling(maze),
+        }
+        figures |= {f"{EXPERIMENT}/{name}{end}": figure for name, figure in drawn.items()}
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+# --- Parts ---
+def _of(rows: pd.DataFrame, one: Arm) -> pd.DataFrame:
+    """The rows of an arm."""
+    return rows[(rows["algo"] == one.head) & (rows["settings"] == one.settings)]
+
+
+def _points(axes: Axes, x: Sequence[float], values: Sequence[np.ndarray], head: str, dashes: str = "-") -> None:
+    """Means over seeds with 95% t-intervals; places without rows are left out."""
+    known = [(place, mean_interval(mine)) for place, mine in zip(x, values, strict=True) if len(mine)]
+    if not known:
+        return
+    mean = np.array([interval.estimate for _, interval in known])
+    half = [interval.high - interval.estimate if interval.bounded else 0.0 for _, interval in known]
+    style: Any = {"color": HEADS[head], "marker": MARKS[head], "markersize": 4.5, "linestyle": dashes}
+    axes.errorbar([place for place, _ in known], mean, half, label=NAMES[head], capsize=2, linewidth=1.3, **style)
+
+
+def _line(
+    axes: Axes, rows: pd.DataFrame, arms: Sequence[Arm], x: Sequence[float], column: str = "score_last", **more: Any
+) -> None:
+    """A head over settings."""
+    _points(axes, x, [_of(rows, one)[column].to_numpy(float) for one in arms], arms[0].head, **more)
+
+
+def _has(rows: pd.DataFrame, study: str) -> bool:
+    """Whether every setting of a study has rows."""
+    return all(len(_of(rows, one)) for one in STUDIES[study].arms)
+
+
+def _finish(figure: Figure, axes: Axes, rows: pd.DataFrame, words: str) -> Figure:
+    """A legend below, and what is shown above."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    counts = rows.groupby(["algo", "settings"])["seed"].nunique()
+    low, high = int(counts.min()), int(counts.max())
+    figure.suptitle(
+        f"{words}\nmean over {low if low == high else f'{low} to {high}'} seeds, 95% t-interval", fontsize=9
+    )
+    return figure
+
+
+# --- Studies ---
+def _plasticity(rows: pd.DataFrame) -> Figure | None:
+    if not _has(rows, "plasticity"):
+        return None
+    figure = Figure(figsize=SMALL, layout="constrained")
+    axes = figure.subplots()
+    shifts = [float(name.removeprefix("error_")) for name in rows if name.startswith("error_") and name[-1].isdigit()]
+    for at, one in enumerate(STUDIES["plasticity"].arms):
+        mine = _of(rows, one)
+        values = [mine[f"error_{shift:.0f}"].to_numpy(float) for shift in shifts]
+        _points(axes, [shift + 0.3 * at for shift in shifts], values, one.head)
+    axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2)
+    axes.set_yscale("log")
+    axes.set_xticks(shifts)
+    axes.set_xlabel("shift b of the targets, one after the other")
+    axes.set_ylabel("mean squared error at its end\n(dotted: of the labels' mean)")
+    return _finish(figure, axes, rows, "regression on targets that move")
+
+
+def _heads(rows: pd.DataFrame) -> Figure | None:
+    if not _has(rows, "heads"):
+        return None
+    arms = STUDIES["heads"].arms
+    figure = Figure(figsize=WIDE, layout="constrained")
+    columns = {"score_last": SCORE, "value_error": "error of Q (RMS)", "probe": "variance explained by a linear probe"}
+    for axes, (column, words) in zip(figure.subplots(1, 3), columns.items(), strict=True):
+        for place, one in enumerate(arms):
+            _line(axes, rows, [one], [place], column)
+        axes.set_xticks(range(len(arms)), [NAMES[one.head] for one in arms], rotation=45, ha="right")
+        axes.set_ylabel(words)
+    figure.suptitle("Q-learning on a log of mazes: mean over seeds, 95% t-interval", fontsize=9)
+    return figure
+
+
+def _targets(rows: pd.DataFrame) -> Figure | None:
+    if not (_has(rows, "targets") and _has(rows, "heads")):
+        return None
+    names = [*studies.RIVALS, *(["one_sided"] if _has(rows, "one_sided") else [])]
+    figure = Figure(figsize=WIDE, layout="constrained")
+    panels = figure.subplots(1, 3)
+    parts = {"score_last": SCORE, "value_error": "error of Q (RMS)", "value_bias": "mean error of Q"}
+    for axes, (column, words) in zip(panels, parts.items(), strict=True):
+        for at, head in enumerate(names):
+            arms = [studies.arm(head), studies.arm(head, target="sarsa")]
+            _line(axes, rows, arms, [0.08 * at, 1 + 0.08 * at], column, dashes="none")
+        axes.set_xticks([0.1, 1.1], ["Q-learning", "SARSA"])
+        axes.set_xlim(-0.4, 1.6)
+        axes.set_ylabel(words)
+    panels[2].axhline(0.0, color=GREY, linestyle=":", linewidth=1.2)
+    mine = rows[rows["settings"].isin(("", "target=sarsa"))]
+    return _finish(figure, panels[0], mine, "targets of Q-learning and of SARSA")
+
+
+def _bins(rows: pd.DataFrame) -> Figure | None:
+    if not (_has(rows, "bins") and _has(rows, "heads")):
+        return None
+    figure = Figure(figsize=WIDE, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    cells = np.full((len(studies.BINS), len(studies.WIDTHS) + 1), np.nan)
+    for i, bins in enumerate(studies.BINS):
+        arms = [studies.of_bins("two_hot", bins), *(studies.of_bins("hl_gauss", bins, r) for r in studies.WIDTHS)]
+        cells[i] = [_of(rows, one)["score_last"].mean() for one in arms]
+        sigmas = [ratio * 2 * studies.HALF / bins for ratio in studies.WIDTHS]
+        known = [mean_interval(_of(rows, one)["score_last"].to_numpy(float)) for one in arms[1:]]
+        half = [interval.high - interval.estimate if interval.bounded else 0.0 for interval in known]
+        colour = (GREEN, BLUE, ORANGE)[i]
+        right.errorbar(
+            sigmas, [k.estimate for k in known], half, marker="oDs"[i], capsize=2, color=colour, label=f"{bins} bins"
+        )
+    image = left.imshow(cells, origin="lower", cmap="viridis", aspect="auto")
+    middle = np.nanmean([np.nanmin(cells), np.nanmax(cells)])
+    for (i, j), value in np.ndenumerate(cells):
+        left.text(j, i, f"{value:.0f}", ha="center", va="center", color="white" if value < middle else "black")
+    left.set_xticks(range(cells.shape[1]), ["two-hot", *(f"{ratio:g}" for ratio in studies.WIDTHS)])
+    left.set_yticks(range(len(studies.BINS)), [str(bins) for bins in studies.BINS])
+    left.set_xlabel("sigma, in bins")
+    left.set_ylabel("bins")
+    figure.colorbar(image, ax=left, label="score")
+    right.set_xscale("log")
+    right.set_xlabel("sigma, in units of value")
+    right.set_ylabel(SCORE)
+    right.legend(frameon=False)
+    figure.suptitle("HL-Gauss by bins and sigma: mean over seeds, 95% t-interval", fontsize=9)
+    return figure
+
+
+def _support(rows: pd.DataFrame) -> Figure | None:
+    if not (_has(rows, "support") and _has(rows, "heads")):
+        return None
+    figure = Figure(figsize=WIDE, layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, column, words in zip(panels, ("score_last", "value_error"), (SCORE, "error of Q (RMS)"), strict=True):
+        for head in ("hl_gauss", "two_hot"):
+            arms = [studies.of_support(head, factor) for factor in studies.FACTORS]
+            _line(axes, rows, arms, studies.FACTORS, column)
+        level = _of(rows, studies.arm("mse"))[column].mean()
+        axes.axhline(level, color=HEADS["mse"], linestyle="--", linewidth=1.2, label="MSE, which has none")
+        axes.set_xscale("log")
+        axes.set_xticks(studies.FACTORS, [f"x{factor:g}" for factor in studies.FACTORS])
+        axes.minorticks_off()
+        axes.set_xlabel("width of the support, of what fits")
+        axes.set_ylabel(words)
+    mine = rows[rows["settings"].isin([one.settings for one in STUDIES["support"].arms])]
+    return _finish(figure, panels[0], mine, f"supports too narrow and too wide, {studies.Config.bins} bins")
+
+
+def _noise(rows: pd.DataFrame) -> Figure | None:
+    if not _has(rows, "noise"):
+        return None
+    figure = Figure(figsize=WIDE, layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, side, words in zip(panels, (True, False), ("centred", "above zero, as in the paper"), strict=True):
+        for at, head in enumerate(studies.RIVALS):
+            arms = [studies.of_noise(head, noise, side) for noise in studies.NOISES]
+            _line(axes, rows, arms, [noise + 0.04 * at for noise in studies.NOISES])
+        axes.set_title(words)
+        axes.set_xticks(studies.NOISES)
+        axes.set_xlabel("width of the rewards' noise")
+    panels[0].set_ylabel(SCORE)
+    mine = rows[rows["settings"].isin([one.settings for one in STUDIES["noise"].arms])]
+    return _finish(figure, panels[0], mine, "uniform noise on the logged rewards")
+
+
+def _transitions(rows: pd.DataFrame) -> Figure | None:
+    if not _has(rows, "transitions"):
+        return None
+    figure = Figure(figsize=SMALL, layout="constrained")
+    axes = figure.subplots()
+    for at, head in enumerate(("mse", "c51", "hl_gauss")):
+        arms = [studies.calm(head), studies.slippery(head)]
+        _line(axes, rows, arms, [0.08 * at, 1 + 0.08 * at], dashes="none")
+    axes.set_xticks([0.08, 1.08], ["deterministic", "every fourth action random"])
+    axes.set_xlim(-0.4, 1.6)
+    axes.set_ylabel(SCORE)
+    mine = rows[rows["settings"].isin([one.settings for one in STUDIES["transitions"].arms])]
+    return _finish(figure, axes, mine, "Q-learning without and with chance in transitions")
+
+
+def _scaling(rows: pd.DataFrame) -> Figure | None:
+    if not (_has(rows, "scaling") and _has(rows, "heads")):
+        return None
+    figure = Figure(figsize=WIDE, layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for head in ("mse", "hl_gauss"):
+        _line(panels[0], rows, [studies.of_size(head, n, 64) for n in studies.DEPTHS], studies.DEPTHS)
+        units = sorted({*studies.UNITS, 64})
+        _line(panels[1], rows, [studies.of_size(head, 2, n) for n in units], units)
+    panels[0].set_xticks(studies.DEPTHS)
+    panels[0].set_xlabel("hidden layers of 64 units")
+    panels[1].set_xscale("log", base=2)
+    panels[1].set_xticks(units, [str(n) for n in units])
+    panels[1].set_xlabel("units of two hidden layers")
+    panels[0].set_ylabel(SCORE)
+    mine = rows[rows["settings"].isin([one.settings for one in STUDIES["scaling"].arms])]
+    return _finish(figure, panels[0], mine, "depth and width of the Q-network")
