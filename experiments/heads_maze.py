@@ -62,6 +62,23 @@ class Log(NamedTuple):
     ended: Array  # [n] bool
 
 
+class Task(NamedTuple):
+    """A log, and other mazes with their true values."""
+
+    log: Log
+    mazes: State  # [mazes]
+    obs: Array  # [mazes, cells, dim] the player on each cell
+    optimal: Array  # [mazes, cells, 5] values of the best policy
+    logged: Array  # [mazes, cells, 5] values of the logging policy
+
+
+class Learnt(NamedTuple):
+    """What is known of a member after training."""
+
+    q: Array  # [evaluations, mazes, cells, 5]
+    features: Array  # [mazes, cells, units] the last hidden layer at the end
+
+
 # --- Heads ---
 def one_sided(config: heads.HeadConfig) -> ValueHead:
     """HL-Gauss as a public implementation has it: distances below the target are cut to 0 (`max(edge - y, 1e-6)`), so
@@ -169,12 +186,12 @@ def support_of(head: heads.HeadConfig, numbers: Numbers) -> Any:
     return () if head.name in heads.WITHOUT_SUPPORT else ends
 
 
-def train(program: Program, key: Key, numbers: Numbers) -> Metrics:
-    """One member, from its key to its measures; evaluated `EVALUATIONS` times, `[EVALUATIONS]` each."""
-    data_key, init_key, batch_key, test_key = jax.random.split(key, 4)
+def learn(program: Program, key: Key, numbers: Numbers, task: Task) -> Learnt:
+    """Train one member; its values and features at all cells of the mazes that its log does not have."""
+    init_key, batch_key = jax.random.split(jax.random.fold_in(key, 1))
     head = make_head(program.head)
     net, support = network(program, head.size), support_of(program.head, numbers)
-    rows, adam = log(data_key, numbers), optax.scale_by_adam()
+    rows, adam = task.log, optax.scale_by_adam()
     weights = net.init(init_key)
 
     def update(carry: tuple, step: Array) -> tuple[tuple, None]:
@@ -187,67 +204,57 @@ def train(program: Program, key: Key, numbers: Numbers) -> Metrics:
         target = jax.tree.map(lambda t, w: jnp.where((step + 1) % COPY == 0, w, t), target, weights)
         return (weights, target, state), None
 
-    def stretch(carry: tuple, steps: Array) -> tuple[tuple, Metrics]:
+    def stretch(carry: tuple, steps: Array) -> tuple[tuple, Array]:
         carry, _ = jax.lax.scan(update, carry, steps)
-        return carry, measure(program, head, net, carry[0], support, numbers, test_key)
+        return carry, head.decode(logits_of(net, carry[0], task.obs), support)
 
     steps = jnp.arange(program.updates).reshape(EVALUATIONS, -1)
-    return jax.lax.scan(stretch, (weights, weights, adam.init(weights)), steps)[1]
+    (weights, _, _), q = jax.lax.scan(stretch, (weights, weights, adam.init(weights)), steps)
+    return Learnt(q, features(weights, task.obs))
 
 
-# --- Measuring ---
-def measure(
-    program: Program, head: ValueHead, net: nets.Network, weights: Tree, support: Any, numbers: Numbers, key: Key
-) -> Metrics:
-    """Against the truth on mazes that the log does not have; means over open cells."""
+# --- Tasks and measures: the same programs for every head ---
+def prepare(key: Key, numbers: Numbers) -> Task:
+    """The log of a seed, and the mazes that its learners are measured on."""
+    data_key, test_key = jax.random.split(jax.random.fold_in(key, 0))
     rules = Rules(numbers.teleport, numbers.slip)
-    mazes = jax.vmap(lambda key: procmaze.reset(key, SIZE))(jax.random.split(key, HELD_OUT))
+    mazes = jax.vmap(lambda key: procmaze.reset(key, SIZE))(jax.random.split(test_key, HELD_OUT))
     cells = jnp.arange(SIZE * SIZE)
     obs = jax.vmap(lambda maze: jax.vmap(lambda cell: procmaze.observe(maze._replace(player=cell)))(cells))(mazes)
-    q = head.decode(logits_of(net, weights, obs), support)
     optimal = jax.vmap(lambda maze: truth(maze, rules))(mazes)
-    # Uncentred noise raises every reward by eta / 2; to know it is no error.
-    shift = 0.5 * numbers.noise * (1.0 - numbers.centred)
+    logged = jax.vmap(lambda m, p: procmaze.values(m, GAMMA, rules, p))(mazes, jax.vmap(behaviour)(optimal))
+    return Task(log(data_key, numbers), mazes, obs, optimal, logged)
 
-    def value(maze: State, policy: Array) -> Array:
-        return jnp.sum(policy * procmaze.values(maze, GAMMA, rules, policy), axis=-1)
 
-    greedy = jax.nn.one_hot(jnp.argmax(q, axis=-1), ACTIONS)
-    uniform = jnp.full_like(greedy, 1.0 / ACTIONS)
-    logged = jax.vmap(behaviour)(optimal)
-    if program.sarsa:
-        true_q = jax.vmap(lambda maze, policy: procmaze.values(maze, GAMMA, rules, policy))(mazes, logged)
-        lives = jax.vmap(lambda m, p: lifetime(m, p, rules))(mazes, logged)
-    else:
-        best = jax.nn.one_hot(jnp.argmax(optimal, axis=-1), ACTIONS)
-        true_q, lives = optimal, jax.vmap(lambda m, p: lifetime(m, p, rules))(mazes, best)
-    error = q - (true_q + shift * lives)
+def measure(sarsa: Array, numbers: Numbers, task: Task, learnt: Learnt) -> Metrics:
+    """Learnt values against the truth, means over open cells: `[evaluations]`, the probe `[1]`."""
+    rules, mazes = Rules(numbers.teleport, numbers.slip), task.mazes
     weight = mazes.open / jnp.sum(mazes.open)
     mean = lambda x: jnp.sum(weight * x)  # noqa: E731
-    returns, least, most, usual = (
-        mean(x)
-        for x in (
-            jax.vmap(value)(mazes, greedy),
-            jax.vmap(value)(mazes, uniform),
-            jnp.max(optimal, axis=-1),
-            jax.vmap(value)(mazes, logged),
-        )
-    )
-    return {
-        "return": returns,
-        "score": 100.0 * (returns - least) / (most - least),
-        "behaviour": usual,
-        "q": mean(jnp.max(q, axis=-1)),
-        "true": mean(jnp.max(true_q + shift * lives, axis=-1)),
-        "value_error": jnp.sqrt(mean(jnp.mean(jnp.square(error), axis=-1))),
-        "value_bias": mean(jnp.mean(error, axis=-1)),
-        "probe": probe(features(weights, obs), jnp.max(optimal, axis=-1), mazes.open),
-    }
+    # Every reward is -1, so -Q counts discounted steps, each of which uncentred noise raises by eta / 2.
+    true_q = jnp.where(sarsa, task.logged, task.optimal) * (1.0 - 0.5 * numbers.noise * (1.0 - numbers.centred))
+    chance = jnp.full(task.optimal.shape, 1.0 / ACTIONS)
 
+    def value(policy: Array) -> Array:
+        q = jax.vmap(lambda maze, p: procmaze.values(maze, GAMMA, rules, p))(mazes, policy)
+        return mean(jnp.sum(policy * q, axis=-1))
 
-def lifetime(maze: State, policy: Array, rules: Rules) -> Array:
-    """Discounted steps to the end `[cells, 5]`: every reward is -1, so it is -Q."""
-    return -procmaze.values(maze, GAMMA, rules, policy)
+    least, most = value(chance), mean(jnp.max(task.optimal, axis=-1))
+    usual = mean(jnp.sum(jax.vmap(behaviour)(task.optimal) * task.logged, axis=-1))
+
+    def each(q: Array) -> Metrics:
+        error, returns = q - true_q, value(jax.nn.one_hot(jnp.argmax(q, axis=-1), ACTIONS))
+        return {
+            "return": returns,
+            "score": 100.0 * (returns - least) / (most - least),
+            "q": mean(jnp.max(q, axis=-1)),
+            "true": mean(jnp.max(true_q, axis=-1)),
+            "value_error": jnp.sqrt(mean(jnp.mean(jnp.square(error), axis=-1))),
+            "value_bias": mean(jnp.mean(error, axis=-1)),
+        }
+
+    explained = probe(learnt.features, jnp.max(task.optimal, axis=-1), mazes.open)
+    return jax.lax.map(each, learnt.q) | {"behaviour": usual[None], "probe": explained[None]}
 
 
 def probe(x: Array, y: Array, known: Array) -> Array:

@@ -19,7 +19,7 @@ from jaxrl_suite.values.heads import HeadConfig
 EXPERIMENT = "value_heads"
 MAZE, SHIFTS = "maze", "shifts"
 TUNING = offline_mbrl.PUBLISHED / EXPERIMENT / "tuning.csv"
-RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 TUNED = {
     SHIFTS: ("mse", "mse_softmax", "two_hot", "hl_gauss"),
     MAZE: ("mse", "mse_softmax", "two_hot", "c51", "hl_gauss", "quantile"),

@@ -5,7 +5,7 @@ log of random mazes whose values are known (experiments/heads_maze.py). Studies:
 against Q-learning), one_sided (a public implementation's fault), bins, support, noise, transitions, scaling. Without
 options all of them are made. What has finished is found again, and the same command makes the rest.
 
-Each head has its own step size, the best of four on tuning seeds at the base setting: --tune makes that table,
+Each head has its own step size, the best of five on tuning seeds at the base setting: --tune makes that table,
 results/value_heads/tuning.csv. Rows per seed go to <out>/value_heads/summary.csv. The heads as an axis of the offline
 algorithms are claims of experiments.reproduce. Left out: DQN on Atari.
 """
@@ -43,6 +43,9 @@ ERRORS = tuple(f"error_{shift:.0f}" for shift in heads_shifts.SHIFTS)
 SETTINGS = ("bins", "ratio", "support", "target", "noise", "centred", "slip", "teleport", "layers", "units", "rate")
 MEASURED = ("value_error", "value_bias", "probe", "error_mean", *ERRORS)
 COLUMNS = [*session.SUMMARY_COLUMNS, *SETTINGS, *MEASURED]
+# Compiled once for all heads: seeds vary, numbers are shared.
+PREPARE = jax.jit(jax.vmap(heads_maze.prepare, in_axes=(0, None)))
+MEASURE = jax.jit(jax.vmap(heads_maze.measure, in_axes=(None, None, 0, 0)))
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,26 @@ def frozen(one: Arm, config: Config, rate: float, preset: str) -> dict[str, Any]
 def train(arms: Sequence[Arm], configs: Sequence[Config], used: Sequence[float], seeds: Sequence[int]) -> Any:
     """Train arms of one program, all seeds of each, side by side -> measures `[arms, seeds, ...]`."""
     program = heads_studies.program(arms[0], configs[0])
-    keys = jax.vmap(jax.random.key)(jnp.tile(jnp.array(seeds), len(arms)))
+    keys = jax.vmap(jax.random.key)(jnp.array(seeds))
+    every = jnp.tile(keys, len(arms))
     if isinstance(program, heads_shifts.Program):
-        found = jax.jit(jax.vmap(partial(heads_shifts.train, program)))(keys, jnp.repeat(jnp.array(used), len(seeds)))
-    else:
-        each = [heads_studies.numbers(config, rate) for config, rate in zip(configs, used, strict=True)]
-        stacked = jax.tree.map(lambda *x: jnp.repeat(jnp.array(x, jnp.float32), len(seeds)), *each)
-        found = jax.jit(jax.vmap(partial(heads_maze.train, program)))(keys, stacked)
-    return jax.tree.map(lambda x: np.asarray(x, np.float64).reshape(len(arms), len(seeds), -1), found)
+        one = jax.jit(jax.vmap(partial(heads_shifts.train, program)))
+        return _apart(one(every, jnp.repeat(jnp.array(used), len(seeds))), len(arms), len(seeds))
+    numbers = [heads_studies.numbers(config, rate) for config, rate in zip(configs, used, strict=True)]
+    tasks = [PREPARE(keys, each) for each in numbers]
+    joined = jax.tree.map(lambda *x: jnp.concatenate(x), *tasks)
+    stacked = jax.tree.map(lambda *x: jnp.repeat(jnp.array(x, jnp.float32), len(seeds)), *numbers)
+    learnt = jax.jit(jax.vmap(partial(heads_maze.learn, program)))(every, stacked, joined)
+    parts = [
+        MEASURE(program.sarsa, each, task, jax.tree.map(lambda x, i=index: x[i * len(seeds) :][: len(seeds)], learnt))
+        for index, (each, task) in enumerate(zip(numbers, tasks, strict=True))
+    ]
+    return _apart(jax.tree.map(lambda *x: jnp.concatenate(x), *parts), len(arms), len(seeds))
+
+
+def _apart(measures: Any, arms: int, seeds: int) -> Any:
+    """Measures `[arms * seeds, ...]` as numpy arrays `[arms, seeds, ...]`."""
+    return jax.tree.map(lambda x: np.asarray(x, np.float64).reshape(arms, seeds, -1), measures)
 
 
 def run_group(arms: Sequence[Arm], seeds: Sequence[int], rates: dict, chosen: Options) -> list[dict[str, Any]]:
@@ -196,7 +211,7 @@ def run_studies(studies: Sequence[Study], chosen: Options, console: Console) -> 
 
 # --- Tuning ---
 def tune(chosen: Options, console: Console) -> None:
-    """Four step sizes with three tuning seeds for each head, at the base setting of each problem."""
+    """Five step sizes with three tuning seeds for each head, at the base setting of each problem."""
     rows = []
     for problem, names in TUNED.items():
         for head in names:
