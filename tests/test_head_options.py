@@ -167,11 +167,11 @@ def _agent(head):
     ("learner", "head", "name"),
     [
         ("sac_n", "hl_gauss", "probe-both"),
-        ("td3_bc", "hl_gauss", "probe-constant"),
+        ("td3_bc", "hl_gauss", "probe-delayed"),
         ("iql", "hl_gauss", "probe-observation"),
         *(_slow("edac", "hl_gauss", name) for name in PROBES),
         *(_slow("sac_n", head, "probe-both") for head in HEADS if head not in ("mse", "hl_gauss", "mse_softmax")),
-        *(_slow("td3_bc", "hl_gauss", name) for name in PROBES if name != "probe-constant"),
+        *(_slow("td3_bc", "hl_gauss", name) for name in PROBES if name != "probe-delayed"),
     ],
 )
 def test_probes_are_reached(learner, head, name):

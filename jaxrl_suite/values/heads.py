@@ -82,7 +82,7 @@ def _histogram(
     """A softmax over `points` that learns `project(target)`, a distribution, by cross-entropy."""
 
     def decode(logits: Array, support: Support) -> Array:
-        return projections.mean(jax.nn.softmax(logits), points(support, config.bins))
+        return projections.mean(logits, points(support, config.bins))
 
     def loss(logits: Array, target: Array, support: Support) -> Array:
         return projections.cross_entropy(logits, project(target, support))
@@ -113,12 +113,12 @@ def _number(decode: Callable[[Array, Tree], Array]) -> Callable[..., Array]:
 
 def _mixture(logits: Array) -> Array:
     """Logits `[...]` of the mean of the distributions of `[members, ...]`."""
-    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(logits.shape[0])
+    return jax.nn.logsumexp(projections.log_softmax(logits), axis=0) - jnp.log(logits.shape[0])
 
 
 def _measures(logits: Array, probs: Array, clipped: Array) -> Metrics:
     """Share of targets that were clipped, divergence of predictions from targets, mass predicted in the end bins."""
-    found = jax.nn.softmax(logits)
+    found = projections.softmax(logits)
     return {
         "clipped_targets": jnp.mean(clipped.astype(jnp.float32)),
         "target_kl": jnp.mean(projections.cross_entropy(logits, probs) - projections.entropy(probs)),
@@ -171,7 +171,7 @@ def c51(config: HeadConfig) -> ValueHead:
     def target(reward: Array, discount: Array, next_logits: Array, shift: Array, support: Support) -> Projected:
         reward, discount, shift = (x[..., None] for x in (reward, discount, shift))
         moved = reward + discount * (projections.atoms(support, config.bins) + shift)
-        probs = jax.nn.softmax(next_logits)
+        probs = projections.softmax(next_logits)
         outside = jnp.sum(probs * ((moved < support.low) | (moved > support.high)), axis=-1)
         return Projected(projections.c51_project(probs, moved, support), outside)
 
