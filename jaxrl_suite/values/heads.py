@@ -73,7 +73,7 @@ def mse() -> ValueHead:
 
 
 # --- Histograms ---
-def _histogram(
+def histogram(
     config: HeadConfig,
     geometry: supports.Geometry,
     points: Callable[[Support, int], Array],
@@ -134,20 +134,20 @@ def hl_gauss(config: HeadConfig) -> ValueHead:
             "--head=two_hot"
         )
     project = lambda y, support: projections.hl_gauss_probs(y, support, config.bins, config.sigma_ratio)  # noqa: E731
-    return _histogram(config, supports.Geometry(config.bins, config.sigma_ratio), projections.centres, project)
+    return histogram(config, supports.Geometry(config.bins, config.sigma_ratio), projections.centres, project)
 
 
 def two_hot(config: HeadConfig) -> ValueHead:
     """Cross-entropy to the two atoms around the target."""
     project = lambda y, support: projections.two_hot(y, support, config.bins)  # noqa: E731
-    return _histogram(config, supports.Geometry(config.bins - 1), projections.atoms, project)
+    return histogram(config, supports.Geometry(config.bins - 1), projections.atoms, project)
 
 
 def two_hot_symexp(config: HeadConfig) -> ValueHead:
     """Two-hot on atoms that are narrow around zero and wide far from it."""
     points = projections.symexp_atoms
     project = lambda y, support: projections.two_hot_between(y, points(support, config.bins))  # noqa: E731
-    return _histogram(config, supports.Geometry(config.bins - 1), points, project)
+    return histogram(config, supports.Geometry(config.bins - 1), points, project)
 
 
 def mse_softmax(config: HeadConfig) -> ValueHead:
