@@ -8,6 +8,7 @@ from typing import Any
 from flax import struct
 
 from jaxrl_suite import nets
+from jaxrl_suite.values.lipschitz import Config as LipschitzConfig
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class ActorCriticConfig:
     """Upper bound of the temperature; 0 for none."""
     target_min: float | None = None
     """Lower bound of the targets; None for none."""
+    lipschitz: LipschitzConfig = LipschitzConfig()
+    """What keeps the critics from being steep."""
 
 
 @struct.dataclass

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import actor_critic
 from jaxrl_suite.algorithms.actor_critic import ActorCriticConfig, Hypers
+from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
 from jaxrl_suite.envs import registry
 from jaxrl_suite.envs.autoreset import autoreset
 from jaxrl_suite.errors import UserError
@@ -25,7 +26,7 @@ from jaxrl_suite.types import Algorithm, Array, Key, Metrics, Phase, Spec, Times
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(LipschitzOptions):
     """Online SAC."""
 
     steps: int = 100_000
@@ -75,7 +76,9 @@ def make(spec: Spec, config: Config) -> Algorithm:
     """SAC on a pure environment, inside the tick, or on a host environment, which the loop steps between ticks."""
     if config.explore >= config.steps:
         raise UserError(f"--steps={config.steps} leaves nothing after {config.explore} steps of exploration; give more")
-    ac = actor_critic.make(spec, ActorCriticConfig(config.critics, config.hidden, config.batch))
+    ac = actor_critic.make(
+        spec, ActorCriticConfig(config.critics, config.hidden, config.batch, lipschitz=config.smoothness())
+    )
     world = autoreset(registry.make(spec.name)) if registry.is_pure(spec.name) else None
     ticks_explore, ticks_all = config.explore // config.envs, config.steps // config.envs
 
