@@ -75,7 +75,7 @@ def test_an_episode_has_200_steps_and_an_observation_tells_the_state():
     assert obs.shape == (env.spec.obs_dim,) == (5,)
     assert float(obs[1]) < -0.99
     actions = jax.random.uniform(KEY, (200, 1), minval=-1.0, maxval=1.0)
-    states, steps = play(state, actions)
+    _, steps = play(state, actions)
     assert not steps.terminated.any() and list(np.flatnonzero(steps.truncated)) == [199]
     middle = env.restore(steps.obs[50], None)
     _, again = STEP(middle, actions[51], KEY)

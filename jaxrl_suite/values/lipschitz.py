@@ -154,8 +154,10 @@ def constraint(config: Config) -> Constraint:
 
 # --- Terms of the critics' loss ---
 def attack(value: Callable[[Array], Array], obs: Array, radius: Array, steps: int, key: Key) -> Array:
-    """Perturbations d of `obs` `[..., batch, dim]` with |d_i| <= radius_i that move `value(obs + d)` far, by steps along
-    the gradient's signs from a random start. One step ends in a corner of the box: FGSM."""
+    """Perturbations d of `obs` `[..., batch, dim]` with |d_i| <= radius_i that move `value(obs + d)` far.
+
+    Steps along the gradient's signs from a random start; a single one ends in a corner of the box: FGSM.
+    """
     start = radius * jax.random.uniform(key, obs.shape, minval=-1.0, maxval=1.0)
     here = value(obs)
 
