@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flax import struct
@@ -35,7 +35,7 @@ class ActorCriticConfig:
     """Upper bound of the temperature; 0 for none."""
     target_min: float | None = None
     """Lower bound of the targets; None for none."""
-    lipschitz: LipschitzConfig = LipschitzConfig()
+    lipschitz: LipschitzConfig = field(default_factory=LipschitzConfig)
     """What keeps the critics from being steep."""
 
 
