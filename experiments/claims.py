@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import box_claims
+from experiments import box_claims, lipschitz_claims
 from experiments.offline_mbrl import EXPERIMENT
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
@@ -129,7 +129,7 @@ def _arm(needed: Needed) -> str:
     return f"{needed.algo} {needed.settings}".strip()
 
 
-CLAIMS = (*on_data(MINI), *ablation(MINI), *on_suite(REPLAYS), *box_claims.CLAIMS)
+CLAIMS = (*on_data(MINI), *ablation(MINI), *on_suite(REPLAYS), *box_claims.CLAIMS, *lipschitz_claims.CLAIMS)
 
 
 def records(rows: Sequence[Mapping[str, Any]], experiment: str = EXPERIMENT) -> list[dict[str, object]]:
