@@ -40,7 +40,16 @@ from jaxrl_suite.values import lipschitz
 
 SUMMARY, DIAGNOSTICS = "summary.csv", "diagnostics.csv"
 PARTS = ("seconds_fit", "seconds_dream", "seconds_learn")
-MORE = (*lipschitz_probes.MEASURES, "log_model_error", *PARTS, "seconds_seed", "log_seconds", "env_steps", "solved")
+MORE = (
+    *lipschitz_probes.MEASURES,
+    "log_model_error",
+    *PARTS,
+    "seconds_seed",
+    "log_seconds",
+    "env_steps",
+    "explore",
+    "solved",
+)
 COLUMNS = [*session.SUMMARY_COLUMNS, *MORE]
 DIAGNOSTIC_COLUMNS = ["key_id", "run_id", "seed", "evaluation", "return_mean", *lipschitz_probes.MEASURES]
 
@@ -160,9 +169,9 @@ def _complete(group: Group, rows: list[dict], outcome: loop.Outcome, built: sess
         row |= {name: float(x[index]) for name, x in found.items()}
         row |= {"log_model_error": math.log(row["model_error"]) if row["model_error"] > 0 else math.nan}
         row |= {"seconds_seed": own, "log_seconds": math.log(own), "env_steps": group.config.steps}
-        row |= {"solved": SOLVED[env]}
+        row |= {"explore": group.config.explore, "solved": SOLVED[env]}
     upper, needed = (np.mean([row[name] for row in rows]) for name in ("lipschitz_upper", "slope_needed"))
-    if warning := lipschitz.too_tight(float(upper), float(needed)):
+    if group.arm.mechanism != "none" and (warning := lipschitz.too_tight(float(upper), float(needed))):
         display.note(f"{group.label}: {warning}")
 
 

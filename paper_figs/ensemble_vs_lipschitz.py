@@ -57,19 +57,21 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
         axes.set_title(NAMES[model])
         axes.set_xlabel("environment steps")
     panels[0].set_ylabel("return")
-    panels[-1].legend(frameon=False, fontsize=7)
+    panels[-1].legend(frameon=False, fontsize=7, loc="lower right")
     return figure
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, known: dict, colour: str, style: str, label: str) -> None:
-    """Means over seeds with 95% t-intervals. Updates are spread evenly over the environment steps after exploration."""
+    """Means over seeds with 95% t-intervals; updates are as many after every environment step."""
     own = [(row, known[row["run_id"]]) for _, row in rows.iterrows() if row["run_id"] in known]
     length = min((len(curve) for _, curve in own), default=0)
     if not length:
         return
     values = np.array([[at["return_mean"] for at in curve[:length]] for _, curve in own])
     intervals = [mean_interval(values[:, index]) for index in range(length)]
-    steps = [own[0][0]["env_steps"] * (index + 1) / length for index in range(length)]
+    row, curve = own[0]
+    trained, after = row["env_steps"] - row["explore"], curve[-1]["update"]
+    steps = [row["explore"] + trained * at["update"] / after for at in curve[:length]]
     axes.plot(steps, [one.estimate for one in intervals], color=colour, linestyle=style, label=label, linewidth=1.2)
     low, high = ([getattr(one, end) for one in intervals] for end in ("low", "high"))
     axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
