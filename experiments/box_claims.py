@@ -148,10 +148,37 @@ def _critics() -> tuple[Claim, ...]:
     )
 
 
+def _ensemble() -> tuple[Claim, ...]:
+    claim = functools.partial(_claim, "methods,ensemble")
+    near, rim = _run("minimum", "critics=10"), _run("minimum", f"critics=10 {RIM}")
+    return (
+        claim(
+            "with a reward whose middle is 8 steps away, the least of ten critics ends near the best return",
+            (near,),
+            id="box-near-ten-restore",
+            source=OURS,
+            statistic="mean of the last return less the best one, 95% t-interval",
+            evidence=above_column("return_last", near, "attainable"),
+            kind="non-inferiority",
+            margin=MARGIN,
+        ),
+        claim(
+            "with a wider reward whose middle is 9 steps away, the least of ten critics collects more than the base "
+            "method",
+            (rim, _run("base", RIM)),
+            id="box-rim-ten-beats-base",
+            source=OURS,
+            statistic=DIFFERENCE.format("the least of ten minus base"),
+            evidence=above("return_last", rim, _run("base", RIM)),
+        ),
+    )
+
+
 CLAIMS = (
     _explodes(),
     *_methods("near", "", "with a reward whose middle is 8 steps away"),
     *_methods("rim", RIM, "with a wider reward whose middle is 9 steps away"),
+    *_ensemble(),
     *_horizons(),
     *_critics(),
 )

@@ -142,6 +142,12 @@ STUDIES = _each_once(
             8,
         ),
         Study("horizons", "rollouts from one step to the whole episode", _arms(("base",), horizon=HORIZONS), 8),
+        Study(
+            "ensemble",
+            "the least of ten critics, at both places",
+            (*_arms(("minimum",), critics=(10,)), *_arms(("minimum",), critics=(10,), **_single(RIM))),
+            8,
+        ),
         Study("diversity", "diversity of two critics", _arms(("ravl",), critics=(2,), diversity=DIVERSITIES), 8),
         Study(
             "critics",

@@ -34,7 +34,7 @@ from jaxrl_suite.data.episodes import episode_returns
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.train import identity, interrupts, loop, record, rundir, session, sinks
-from jaxrl_suite.train.display import Display
+from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.types import Spec
 
 LEVELS = ("random", "medium", "medium-replay", "expert", "medium-expert")
@@ -266,7 +266,7 @@ def main() -> int:
     """Run the collection that the command line describes."""
     options.cache_programs()
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.collect", __doc__ or "")
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     if chosen.list:
         wide = console if console.is_terminal else Console(highlight=False, width=WIDTH)
         wide.print(catalogue())

@@ -3,8 +3,8 @@
 The base method is MBPO's rollouts with SAC. `patched` puts the true value in place of its targets at edge-of-reach
 states, `random-patched` in place of as many others. `minimum` trusts the least of N critics, and `ravl` makes these
 diverse. Without options all studies of the world are made: methods, horizons (rollouts from one step to the whole
-episode), diversity (of two critics), critics (N against eta), rewards (the reward's distance against the rollouts'
-length). The same command resumes what was stopped, and prints what has finished.
+episode), ensemble (the least of ten critics), diversity (of two), critics (N against eta), rewards (the reward's
+distance against the rollouts' length). The same command resumes what was stopped, and prints what has finished.
 
 Rows per seed go to <out>/edge_of_reach/summary.csv, the critics by reach to shells.csv, paths of final policies to
 paths.csv beside it; returns and Q-values over training to each run's eval.csv.
@@ -34,7 +34,7 @@ from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
 from jaxrl_suite.report.claims import REPORTED, judge
 from jaxrl_suite.train import identity, interrupts, loop, rundir, session
-from jaxrl_suite.train.display import Display
+from jaxrl_suite.train.display import Display, make_console
 
 WORLDS = (WORLD,)
 AGENT = "experiments.box_agent:make"
@@ -57,7 +57,8 @@ class Options:
     preset: str = "quick"
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large networks, an accelerator)."""
     only: str = ""
-    """Make only these studies, with commas between: methods, horizons, diversity, critics, rewards; by default all."""
+    """Make only these studies, with commas between: methods, horizons, ensemble, diversity, critics,
+    rewards; by default all."""
     methods: str = ""
     """Train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the settings
     below."""
@@ -337,7 +338,7 @@ def main() -> int:
     options.cache_programs()
     prog = "python -m experiments.edge_of_reach"
     chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     code, rows = run_studies(chosen_studies(chosen), chosen, console)
     if code:
         return code

@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from experiments import options
@@ -23,6 +22,7 @@ from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import stats
 from jaxrl_suite.train import session
+from jaxrl_suite.train.display import make_console
 from jaxrl_suite.train.evaluate import Episodes, make_evaluator
 
 # Training evaluates with indices from 1 up; this one is far beyond them.
@@ -112,7 +112,7 @@ def main() -> int:
     if chosen.episodes < 1:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1")
     run = session.load(chosen.run)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     console.print(
         f"{run.config['algo']} on {run.spec.name}: {chosen.episodes} episodes of each of {len(run.seeds)} seeds"
     )

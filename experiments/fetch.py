@@ -20,6 +20,7 @@ from experiments import options
 from jaxrl_suite.data import d4rl
 from jaxrl_suite.data.fetch import Limits, recorded
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
+from jaxrl_suite.train.display import make_console
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def known(folder: Path) -> Table:
 def main() -> int:
     """Download what the command line names."""
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.fetch", __doc__ or "")
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     folder = chosen.folder.expanduser() if chosen.folder else d4rl.cache_folder()
     if chosen.list:
         console.print(known(folder))

@@ -33,7 +33,7 @@ from jaxrl_suite.train import (
     sittings,
     supervise,
 )
-from jaxrl_suite.train.display import Display
+from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.types import Dataset, Spec
 
 EXPERIMENT = "offline_mbrl"
@@ -288,12 +288,12 @@ def main() -> int:
     with processes.joined():
         words = options.arguments()
         if options.asks_for_algorithms(words):
-            Console().print(options.algorithms())
+            make_console().print(options.algorithms())
             return 0
         shared, entry, config = options.offline(words, "python -m experiments.offline_mbrl", __doc__ or "")
         if shared.distributed and not processes.is_worker():
             return supervise.run(processes.parse(shared.distributed), shared.fresh)
-        return train(shared, entry, config, Console(highlight=False, soft_wrap=True))
+        return train(shared, entry, config, make_console())
 
 
 if __name__ == "__main__":

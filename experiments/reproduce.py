@@ -24,6 +24,7 @@ from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report.claims import REPORTED, Claim, Finding, Needed, judge
 from jaxrl_suite.sweep import grid, tasks
 from jaxrl_suite.train import rundir, settings
+from jaxrl_suite.train.display import make_console
 
 GROUP = 8  # seeds that train in one program; another number gives other rows after some hundred updates
 INTERVAL = ("estimate", "ci_low", "ci_high")
@@ -136,7 +137,7 @@ def main() -> int:
     seeds = options.parse_seeds(chosen.seeds) if chosen.seeds else ()
     if max(seeds, default=0) >= REPORTED:
         raise UserError(f"--seeds={chosen.seeds}: reported seeds are 0 to {REPORTED - 1}; others are for tuning")
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     needed = runs_of(tested, seeds)
     code = run_all(needed, chosen, console)
     if code:

@@ -35,6 +35,7 @@ from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import comparison, formats
 from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.sweep import display, executors, schedule, tasks
+from jaxrl_suite.train.display import make_console
 
 
 def show_plan(runs: Sequence[tasks.Run], chosen: Options, console: Console) -> int:
@@ -76,7 +77,7 @@ def sweep(runs: Sequence[tasks.Run], chosen: Options, console: Console) -> int:
 def main() -> int:
     """Show the plan, or carry it out."""
     if options.asks_for_algorithms(options.arguments()):
-        Console().print(options.algorithms())
+        make_console().print(options.algorithms())
         return 0
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.sweep", __doc__ or "")
     options.require_positive(chosen)
@@ -90,7 +91,7 @@ def main() -> int:
     executors.check(chosen.executor, chosen.address, plans.place(chosen))
     # Planning asks which devices there are; their memory is for the workers, which share it.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     if chosen.search:
         planned = searches.plan(chosen)
         return (searches.show if chosen.dry_run else searches.run)(planned, chosen, console)

@@ -18,7 +18,7 @@ import math
 import multiprocessing
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments import measure, options, timing, workloads
+from experiments import measure, options, profiling, timing, workloads
 from experiments.measure import Settings
 from experiments.workloads import Row
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.train import files, identity, rundir
+from jaxrl_suite.train.display import make_console
 
 EXPERIMENT = "throughput"
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +70,9 @@ class Options:
     """Windows of a row."""
     seconds: float = 2.0
     """Seconds of a window, at least one call."""
+    profile: bool = False
+    """Instead, say where the time of each row goes, operation by operation (profile.csv): the longest ones with their
+    share, their rate, the share of the peak, and the bytes that they touch."""
     fresh: bool = False
     """Measure again what has been measured with this code and these settings."""
     out: Path = Path("runs")
@@ -122,8 +126,8 @@ def row_id(row: Row, settings: Settings) -> str:
 
 
 # --- Measuring ---
-def measured(row: Row, settings: Settings) -> dict[str, Any]:
-    """The row's numbers, from a process of its own.
+def alone(function: Callable[..., Any], row: Row, *arguments: Any) -> Any:
+    """What the function says of the row, called in a process of its own.
 
     Raises:
         UserError: the process died.
@@ -131,7 +135,7 @@ def measured(row: Row, settings: Settings) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")  # a fork of a process that runs XLA may hang
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
-            return pool.submit(measure.measure, row, settings).result()
+            return pool.submit(function, row, *arguments).result()
         except BrokenProcessPool:
             raise UserError(
                 f"the process that measured {row.name} died, as when memory runs out; the rows before it are kept: "
@@ -166,24 +170,51 @@ def show(rows: Sequence[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+def _facts() -> dict[str, Any]:
+    return {name: identity.provenance()[name] for name in ("git_commit", "host")}
+
+
+def show_profiles(rows: Sequence[Row], precision: str, path: Path, console: Console) -> None:
+    """Profile rows one after another; a table of each."""
+    facts = _facts()
+    for number, row in enumerate(rows, 1):
+        console.print(f"{number}/{len(rows)} {row.name} ...")
+        lines = alone(profiling.profile, row, precision)
+        if not lines:
+            console.print("runs on the host: nothing was compiled")
+            continue
+        rundir.drop_rows(path, {row.name}, key="row")
+        rundir.upsert_rows(path, [{**line, **facts} for line in lines], profiling.COLUMNS, key="id")
+        table = Table("operation", "kind", "calls", "ms", "share", "of peak", "GB/s", "output", "of")
+        for line in lines:
+            shares = [f"{line[name]:.2f}" if name in line else "" for name in ("share", "of_peak")]
+            rate = f"{line['gbytes']:.1f}" if "gbytes" in line else ""
+            words = [line["operation"], line["kind"], str(line["calls"]), f"{line['ms']:.1f}", *shares, rate]
+            table.add_row(*words, line.get("output", ""), line.get("source", ""))
+        console.print(table)
+
+
 @exits_cleanly
 def main() -> int:
     """Measure what is missing, show the table, draw the figure."""
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.throughput", __doc__ or "")
     rows, settings = chosen_rows(chosen), Settings(chosen.precision, chosen.windows, chosen.seconds)
     folder = (ROOT / "results" if chosen.publish else chosen.out) / EXPERIMENT
-    summary, console = folder / "summary.csv", Console(highlight=False, soft_wrap=True)
+    summary, console = folder / "summary.csv", make_console()
     with files.guarded(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    if chosen.profile:
+        show_profiles(rows, chosen.precision, folder / "profile.csv", console)
+        return 0
     ids = {row: row_id(row, settings) for row in rows}
     done = {values["run_id"] for values in rundir.read_rows(summary)} if summary.exists() else set()
-    facts = {name: identity.provenance()[name] for name in ("git_commit", "host")}
+    facts = _facts()
     for number, row in enumerate(rows, 1):
         if ids[row] in done and not chosen.fresh:
             console.print(f"{number}/{len(rows)} {row.name}: measured before")
             continue
         console.print(f"{number}/{len(rows)} {row.name} ...", end=" ")
-        values = measured(row, settings)
+        values = alone(measure.measure, row, settings)
         console.print(*line("", values)[1:2], f"of peak {values['fraction']:.2f}" if values["gflop"] else "")
         labels = {"run_id": ids[row], "schema_version": rundir.SCHEMA_VERSION, "precision": chosen.precision}
         labels |= {name: getattr(row, name) for name in ("group", "name", "size", "devices")}

@@ -126,7 +126,8 @@ def _training(rows: pd.DataFrame, published: dict[str, list[dict[str, Any]]]) ->
     right.set_ylabel("Q-value at the start\n(dashed: highest, dotted: true)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(
-        f"box, true dynamics, rollouts of {first['horizon']:.0f} steps: mean over seeds, 95% t-interval", fontsize=10
+        f"box, true dynamics, rollouts of {first['horizon']:.0f} steps: mean over {_seeds(rows)}, 95% t-interval",
+        fontsize=10,
     )
     return figure
 
@@ -150,7 +151,7 @@ def _by_reach(rows: pd.DataFrame, shells: pd.DataFrame) -> Figure | None:
     shells = shells.merge(rows[["run_id", "algo"]], on="run_id")
     if shells.empty:
         return None
-    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.7), layout="constrained")
     parts = {"spread": "spread of the critics (std)", "penalty": "mean less minimum of the critics", "value": "value"}
     horizon = float(rows["horizon"].iloc[0])
     for axes, (column, words) in zip(figure.subplots(1, 3), parts.items(), strict=True):
@@ -158,10 +159,13 @@ def _by_reach(rows: pd.DataFrame, shells: pd.DataFrame) -> Figure | None:
             _band(axes, shells[shells["algo"] == method], "reach", column, colour, NAMES[method])
         axes.axvspan(horizon - 0.5, horizon + 0.5, color=GREY, alpha=0.15, linewidth=0)
         axes.set_xlabel("steps from the starts")
+        axes.set_xticks(range(2, int(shells["reach"].max()) + 1, 2))
         axes.set_ylabel(words)
     _band(axes, shells[shells["algo"] == shells["algo"].iloc[0]], "reach", "true_value", GREY, "true", ":")
-    axes.legend(frameon=False, fontsize=8)
-    figure.suptitle("final critics by reach; shaded: the edge; the dynamics penalty is 0 everywhere", fontsize=10)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
+    figure.suptitle(
+        f"final critics by reach, {_seeds(rows)}; shaded: the edge; the dynamics penalty is 0 everywhere", fontsize=10
+    )
     return figure
 
 
@@ -184,7 +188,8 @@ def _horizons(rows: pd.DataFrame) -> Figure | None:
         axes.set_xlabel("steps k of a rollout")
         axes.set_ylabel(words[column])
     figure.suptitle(
-        "base method, true dynamics: mean over seeds, 95% t-interval; dashed: the best return, no excess", fontsize=10
+        f"base method, true dynamics: mean over {_seeds(rows)}, 95% t-interval; dashed: the best return, no excess",
+        fontsize=10,
     )
     return figure
 
@@ -215,8 +220,16 @@ def _maps(rows: pd.DataFrame, plain: pd.DataFrame) -> Figure | None:
     panels[2].set_xlabel("diversity eta")
     panels[2].set_ylabel("critics N")
     figure.colorbar(image, ax=list(panels), label="% of the best return")
-    figure.suptitle("mean over seeds; in brackets: Q-value at the start, % of 1 / (1 - gamma)", fontsize=9)
+    shown = pd.concat([by_place, critics])
+    figure.suptitle(f"mean over {_seeds(shown)}; in brackets: Q-value at the start, % of 1 / (1 - gamma)", fontsize=9)
     return figure
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    """How many seeds stand behind each setting: `8 seeds`, or `2 to 8 seeds`."""
+    counts = rows.groupby(["algo", "settings"])["seed"].nunique()
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low} seeds" if low == high else f"{low} to {high} seeds"
 
 
 def _first(plain: pd.DataFrame, column: str) -> pd.Series:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import flops, measure, report, throughput, timing, workloads
+from experiments import flops, measure, profiling, report, throughput, timing, workloads
 from experiments.workloads import Row
 from jaxrl_suite.errors import UserError
 
@@ -44,6 +44,48 @@ def test_counts_equal_what_xla_compiles(name):
     if name == "quick-ensemble":  # after the loop: the hold-out's 1,000 rows
         expected += 2.0 * 7 * 1_000 * workloads.member_shape(workloads.settings("quick", "float32").dynamics).all
     assert 1.0 <= compiled.cost_analysis()["flops"] / expected < 1.1
+
+
+# --- The profile ---
+def test_a_compiled_program_is_read_as_what_it_is():
+    """A batched product of known size, wherever XLA puts it; and the bytes of its two factors and its output."""
+    a, b = jnp.ones((3, 64, 32)), jnp.ones((3, 32, 16))
+    program = jax.jit(lambda a, b: jnp.tanh(jnp.einsum("bij,bjk->bik", a, b))).lower(a, b).compile().as_text()
+    found = profiling.operations(program)
+    products = [operation for operation in found.values() if operation.flops]
+    outermost = [operation for operation in products if operation.kind != "dot"] or products
+    assert [operation.flops for operation in outermost] == [2.0 * 3 * 64 * 32 * 16]
+    assert outermost[0].bytes == 4.0 * (a.size + b.size + 3 * 64 * 16)
+    assert "f32[3,64,16]" in outermost[0].output and "dot_general" in outermost[0].source
+
+
+def test_contracted_axes_and_tuples_are_counted():
+    program = "\n".join(
+        [
+            "ENTRY %main (a: f32[8,2,5]) -> (f32[2,5,3], s32[4]) {",
+            "  %a = f32[8,2,5]{2,1,0} parameter(0)",
+            "  %b = bf16[8,3,2]{2,1,0} parameter(1)",
+            "  %c = f32[2,5,3]{2,1,0} dot(%a, %b), lhs_batch_dims={1}, lhs_contracting_dims={0}, "
+            'rhs_contracting_dims={0}, metadata={op_name="jit(f)/while/body/dot_general"}',
+            "  ROOT %d = (f32[2,5,3]{2,1,0}, s32[4]{0}) tuple(%c, %e)",
+            "}",
+        ]
+    )
+    found = profiling.operations(program)
+    assert found["c"].flops == 2.0 * 2 * 5 * 3 * 8
+    assert found["c"].bytes == 4.0 * 80 + 2.0 * 48 + 4.0 * 30
+    assert found["c"].source == "dot_general"
+    assert found["d"].output == "f32[2,5,3]+s32[4]" and found["d"].flops == 0.0
+
+
+def test_a_profile_says_where_the_time_goes(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "throughput" / "profile.csv"
+    code, out, _ = run(monkeypatch, capsys, "--profile", "--only=quick-rollouts", f"--out={tmp_path}")
+    assert code == 0 and "matrix product" in out
+    rows = pd.read_csv(path)
+    assert set(rows["row"]) == {"quick-rollouts"} and rows["id"].is_unique
+    assert rows["share"].sum() == pytest.approx(1.0)
+    assert (rows["kind"] == "matrix product").any() and rows["gflops"].max() > 0
 
 
 # --- The clock ---
@@ -130,7 +172,7 @@ def die(precision):
 
 def test_a_process_that_dies_is_one_line():
     with pytest.raises(UserError, match="process that measured doomed died"):
-        throughput.measured(Row("doomed", "table", 0, die), SETTINGS)
+        throughput.alone(measure.measure, Row("doomed", "table", 0, die), SETTINGS)
 
 
 @pytest.mark.parametrize(

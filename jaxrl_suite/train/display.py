@@ -11,13 +11,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 # Where output is not a terminal, a line is printed at most this often.
 PLAIN_SECONDS = 10.0
+WIDTH = 140  # of tables where no terminal says how wide it is
+
+
+def make_console() -> Console:
+    """Where experiments print: the terminal, or whatever output goes to, with room for tables."""
+    plain = Console(highlight=False, soft_wrap=True)
+    return plain if plain.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH)
 
 
 class Display:
     """Progress on a terminal as a live bar, elsewhere as plain lines."""
 
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or make_console()
         self.quiet = quiet
         self._bar: Progress | None = None
         self._name, self._total, self._from = "", 0, 0
