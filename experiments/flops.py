@@ -44,17 +44,19 @@ def transition(member: Shape, actor: Shape) -> Flops:
     return Flops(count, count)
 
 
-def update(actor: Shape, critic: Shape, critics: int, batch: int, diverse: bool) -> Flops:
+def update(actor: Shape, critic: Shape, critics: int, batch: int, diverse: bool, scalar: bool = True) -> Flops:
     """An update of actor, N critics, their targets and the temperature.
 
     The actor: forward for the temperature (the same as in its own loss, so done once), forward and back for its own,
     forward at the next observation. The critics: forward and back to the action for the actor, forward of the targets,
     and their own gradient: forward and back, then with the diversity term forward, back to the action, and that
-    differentiated by the weights (a tangent and a product with it); `values.slopes` does all of it in four passes.
+    differentiated by the weights (a tangent and a product with it); `values.slopes` does all of it in four passes
+    where a critic's output is its value (`scalar`), else the forward pass alone is shared.
     """
     row = 2.0 * batch
     every = row * critics
     shared = row * (4 * actor.all - actor.first) + every * 3 * critic.all
     bellman = every * (3 * critic.all - critic.first)
     plain = shared + row * actor.all + bellman + (every * 4 * critic.all if diverse else 0.0)
-    return Flops(plain, shared + (every * 4 * critic.all if diverse else bellman))
+    own = every * 4 * critic.all if scalar else bellman + every * 3 * critic.all
+    return Flops(plain, shared + (own if diverse else bellman))

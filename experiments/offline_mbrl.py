@@ -17,6 +17,7 @@ from rich.console import Console
 from experiments import options
 from jaxrl_suite import data, mesh
 from jaxrl_suite.algorithms import registry as algorithms
+from jaxrl_suite.algorithms.head_options import HeadOptions
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
@@ -35,6 +36,7 @@ from jaxrl_suite.train import (
 )
 from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.types import Dataset, Spec
+from jaxrl_suite.values import heads
 
 EXPERIMENT = "offline_mbrl"
 PUBLISHED = Path(__file__).resolve().parent.parent / "results"
@@ -223,6 +225,8 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
     display = Display(console, quiet=not leads)
     with open_run(shared, described) as directory:
         display.header(header(shared, info, seeds, devices, directory.path))
+        if isinstance(config, HeadOptions) and (line := heads.complaint(config.value_head(), dataset.mc_return)):
+            display.note(line)
         summary = directory.path.parent / "summary.csv"
         resumed = directory.state == "resumable"
         if directory.state != "finished":

@@ -23,6 +23,7 @@ from jaxrl_suite.models.imagine import imagine
 from jaxrl_suite.train.compose import begin, places, population
 from jaxrl_suite.train.evaluate import make_evaluator
 from jaxrl_suite.types import Array, Dataset, Params, Stats, Transition, Tree
+from jaxrl_suite.values import heads
 
 SPEC = registry.spec("HalfCheetah-v4")
 NONE = Flops(0.0, 0.0)
@@ -90,8 +91,9 @@ def actor_shape(config: ActorCriticConfig) -> flops.Shape:
 
 def update_flops(config: ActorCriticConfig, diverse: bool) -> Flops:
     """An update of the actor-critic."""
-    critic = flops.mlp(SPEC.obs_dim + SPEC.action_dim, config.hidden, 1)
-    return flops.update(actor_shape(config), critic, config.critics, config.batch, diverse)
+    size = heads.make(config.head).size
+    critic = flops.mlp(SPEC.obs_dim + SPEC.action_dim, config.hidden, size)
+    return flops.update(actor_shape(config), critic, config.critics, config.batch, diverse, scalar=size == 1)
 
 
 def settings(preset: str, precision: Any, **changes: Any) -> ravl.Config:
@@ -142,10 +144,16 @@ def rollouts(preset: str, starts: int, horizon: int, precision: str) -> Work:
 
 
 def updates(
-    preset: str, precision: str, diverse: bool = True, critics: int = 0, rows: int = 100_000, steps: int = 4
+    preset: str,
+    precision: str,
+    diverse: bool = True,
+    critics: int = 0,
+    rows: int = 100_000,
+    steps: int = 4,
+    head: str = "mse",
 ) -> Work:
     """Updates of the actor-critic on batches drawn from a buffer of `rows` rows; 0 `critics` is the preset's number."""
-    config = settings(preset, precision).actor_critic()
+    config = settings(preset, precision, head=head, support="-100,100").actor_critic()
     config = dataclasses.replace(config, critics=critics or config.critics)
     ac = actor_critic.make(SPEC, config, diverse=diverse)
     full = buffer.Buffer(transitions(rows), jnp.int32(rows), jnp.int32(0))
@@ -225,6 +233,8 @@ FIXED = (
     Row("ravl-10", "table", 0, partial(updates, "paper")),
     Row("ravl-50", "table", 0, partial(updates, "paper", critics=50, steps=2)),
     Row("sac-10", "table", 0, partial(updates, "paper", diverse=False)),
+    Row("ravl-10-hl_gauss", "table", 0, partial(updates, "paper", head="hl_gauss")),
+    Row("sac-10-hl_gauss", "table", 0, partial(updates, "paper", diverse=False, head="hl_gauss")),
     Row("end-to-end", "table", 0, partial(period, "paper", length=1_000)),
     Row("evaluation", "table", 0, partial(evaluation, "paper")),
     Row("quick-ensemble", "quick", 0, partial(fitting, "quick")),

@@ -138,6 +138,10 @@ class ValueHead(NamedTuple):
     decode: Callable[[Array, Tree], Array]  # logits [..., size] -> value [...]
     target: Callable[[Array, Array, Array, Array, Tree], Any]  # (reward, discount, next_logits, shift, support)
     loss: Callable[[Array, Any, Tree], Array]  # (logits [..., size], target, support) -> loss [...]
+    scalar: bool = True  # targets are numbers [...], not distributions
+    average: Callable[[Array], Array] = lambda logits: logits.mean(axis=0)  # [members, ..., size] -> [..., size]
+    # (logits, target, support) -> how well the support holds the targets, and the head fits them
+    measure: Callable[[Array, Any, Tree], Metrics] = lambda logits, target, support: {}
 
 
 # --- Training ---

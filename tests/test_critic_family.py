@@ -255,12 +255,13 @@ def pair():
         decode=lambda logits, support: jnp.sum(logits, axis=-1),
         target=target,
         loss=lambda logits, target, support: jnp.sum(jnp.square(logits - target), axis=-1),
+        scalar=False,
     )
 
 
 def test_heads_of_several_outputs_work(monkeypatch):
     """The term reads values, whatever a critic's outputs are."""
-    monkeypatch.setitem(heads.HEADS, "pair", pair)
+    monkeypatch.setitem(heads.HEADS, "pair", lambda config: pair())
     found, metrics = two_updates(cql, head="pair")
     assert found["critic"]["value"]["kernel"].shape == (3, 16, 2)
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(found))
@@ -268,11 +269,11 @@ def test_heads_of_several_outputs_work(monkeypatch):
 
 
 def test_a_bound_of_targets_needs_targets_that_are_numbers(monkeypatch):
-    monkeypatch.setitem(heads.HEADS, "pair", pair)
+    monkeypatch.setitem(heads.HEADS, "pair", lambda config: pair())
     shape = replace(config_of(sac_n, head="pair").actor_critic(), target_min=0.0)
     with pytest.raises(UserError, match=r"lower bound of the targets.*--head=pair.*--head=mse"):
         actor_critic.make(SPEC, shape)
-    actor_critic.make(SPEC, replace(shape, head="mse"))
+    actor_critic.make(SPEC, replace(shape, head=heads.HeadConfig("mse")))
 
 
 @pytest.mark.parametrize(

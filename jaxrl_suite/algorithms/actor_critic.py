@@ -89,7 +89,9 @@ def make(
     head = heads.make(config.head)
     trusted = ensemble.aggregate(config.aggregate)
     actor = networks.actor(spec, config.hidden, config.precision)
-    critics = networks.critics(spec, config.hidden, config.critics, head, config.precision, scalar=config.head == "mse")
+    critics = networks.critics(
+        spec, config.hidden, config.critics, head, config.precision, scalar=config.head.name == "mse"
+    )
     schedule = optax.cosine_decay_schedule(1.0, config.anneal) if config.anneal else lambda count: 1.0
 
     def pi(weights: Tree, obs: Array) -> distributions.TanhNormal:
@@ -155,7 +157,8 @@ def make(
         logits, diversity, metrics = outputs(weights, state, batch)
         bellman = jnp.sum(jnp.mean(head.loss(logits, goal, state.support), axis=-1))
         extra, more_metrics = more(weights, state, batch, key)
-        return bellman + diversity + extra, {"bellman": bellman / config.critics, **metrics, **more_metrics}
+        metrics |= {"bellman": bellman / config.critics, **head.measure(logits, goal, state.support), **more_metrics}
+        return bellman + diversity + extra, metrics
 
     def update(state: State, batch: Transition, key: Key) -> tuple[State, Metrics]:
         hypers = state.hypers

@@ -8,6 +8,7 @@ from typing import Any
 from flax import struct
 
 from jaxrl_suite import nets
+from jaxrl_suite.values.heads import HeadConfig
 from jaxrl_suite.values.lipschitz import Config as LipschitzConfig
 
 
@@ -21,7 +22,7 @@ class ActorCriticConfig:
     """Widths of the hidden layers of actor and critics."""
     batch: int = 256
     """Transitions per gradient update."""
-    head: str = "mse"
+    head: HeadConfig = field(default_factory=HeadConfig)
     """Value head of the critics."""
     aggregate: str = "min"
     """Which value of N critics is trusted: min, or mean."""

@@ -7,17 +7,16 @@ from dataclasses import dataclass, field
 from jaxrl_suite import nets
 from jaxrl_suite.algorithms import offline
 from jaxrl_suite.algorithms.actor_critic_config import ActorCriticConfig, Hypers
+from jaxrl_suite.algorithms.head_options import HeadOptions
 from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
 
 
 @dataclass(frozen=True)
-class AgentConfig(LipschitzOptions, offline.Config):
+class AgentConfig(LipschitzOptions, HeadOptions, offline.Config):
     """What every offline algorithm on the maximum-entropy actor-critic sets, with a world model or without."""
 
     critics: int = 2
     """Number of critics N."""
-    head: str = "mse"
-    """Value head of the critics."""
     aggregate: str = field(default="min", metadata={"later": True})
     """Which value of N critics is trusted: min, or mean."""
     gamma: float = 0.99
@@ -45,7 +44,7 @@ class AgentConfig(LipschitzOptions, offline.Config):
             critics=self.critics,
             hidden=self.hidden,
             batch=self.batch,
-            head=self.head,
+            head=self.value_head(),
             aggregate=self.aggregate,
             precision=self.precision,
             anneal=self.updates if self.anneal else 0,

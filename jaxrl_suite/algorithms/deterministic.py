@@ -26,20 +26,19 @@ from flax import struct
 from jaxrl_suite import nets
 from jaxrl_suite.algorithms import networks, offline
 from jaxrl_suite.algorithms.actor_critic import ADAM, adam_step
+from jaxrl_suite.algorithms.head_options import HeadOptions
 from jaxrl_suite.types import Algorithm, Array, Dataset, Key, Metrics, Spec, Tree
 from jaxrl_suite.values import ensemble, heads
 
 
 @dataclass(frozen=True)
-class Config(offline.Config):
+class Config(HeadOptions, offline.Config):
     """What every deterministic actor-critic sets."""
 
     normalise: bool = True
     """Standardise observations by the data set's mean and standard deviation."""
     critics: int = 2
     """Number of critics."""
-    head: str = "mse"
-    """Value head of the critics."""
     layer_norm: bool = False
     """Layer normalisation in the critics."""
     precision: nets.Precision = "float32"
@@ -102,7 +101,7 @@ def smoothed(action: Array, key: Key, noise: Array, clip: Array) -> Array:
 
 def make(spec: Spec, config: Config, kind: Callable[..., Any], idea: Idea) -> Algorithm:
     """A deterministic actor-critic for `spec`; `kind` is the class of its Hypers."""
-    head = heads.make(config.head)
+    head = heads.make(config.value_head())
     actor = networks.policy(spec, config.hidden, config.precision)
     critics = networks.critics(
         spec, config.hidden, config.critics, head, config.precision, scalar=False, layer_norm=config.layer_norm
@@ -134,10 +133,11 @@ def make(spec: Spec, config: Config, kind: Callable[..., Any], idea: Idea) -> Al
         shift = -idea.penalty(hypers, action, rows)
         return head.target(batch.reward, hypers.gamma * batch.discount, goal, shift, state.support)
 
-    def critic_loss(weights: Tree, state: State, rows: Dataset, goal: Any) -> Array:
+    def critic_loss(weights: Tree, state: State, rows: Dataset, goal: Any) -> tuple[Array, Metrics]:
         """Sum over critics of the mean loss."""
         logits = critics.logits(weights, rows.transitions.obs, rows.transitions.action)
-        return jnp.sum(jnp.mean(head.loss(logits, goal, state.support), axis=-1))
+        loss = jnp.sum(jnp.mean(head.loss(logits, goal, state.support), axis=-1))
+        return loss, {"bellman": loss / config.critics, **head.measure(logits, goal, state.support)}
 
     def actor_loss(weights: Tree, state: State, rows: Dataset) -> tuple[Array, Metrics]:
         """The idea's."""
@@ -149,9 +149,9 @@ def make(spec: Spec, config: Config, kind: Callable[..., Any], idea: Idea) -> Al
 
     def update(state: State, rows: Dataset, key: Key) -> tuple[State, Metrics]:
         goal = target(state, rows, key)
-        loss, grads = jax.value_and_grad(critic_loss)(state.critic, state, rows, goal)
+        grads, metrics = jax.grad(critic_loss, has_aux=True)(state.critic, state, rows, goal)
         weights, opt = adam_step(grads, state.critic_opt, state.critic, state.hypers.critic_lr)
-        return state._replace(critic=weights, critic_opt=opt), {"bellman": loss / config.critics}
+        return state._replace(critic=weights, critic_opt=opt), metrics
 
     def delayed(state: State, rows: Dataset, key: Key) -> tuple[State, Metrics]:
         hypers = state.hypers

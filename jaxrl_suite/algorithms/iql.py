@@ -12,7 +12,7 @@ falls to zero along a cosine. `deterministic` puts |tanh(mean(s)) - a|^2 in plac
 rewards by the range of the episodes' returns and multiplies them by the horizon, as the authors do for locomotion
 (values are reported on the scale of the data): both are settings of CORL's on some data sets.
 
-V is a scalar whatever the critics' `head` is: an expectile of a distribution's mean, regressed as such. Deviations:
+V is a scalar whatever the critics' `head` is: an expectile of their means, regressed as such. Deviations:
 log std stays within [-5, 2]; critics and policy begin as EDAC's do (bounds from the fan-out, narrow heads); a last
 episode that the end of the data cut is left out of the range of returns; the policy has no dropout. The `quick` preset
 scales rewards and has smaller networks, larger steps and a larger tau, to learn within its 10,000 updates; nothing in
@@ -33,6 +33,7 @@ from flax import struct
 from jaxrl_suite import distributions, nets
 from jaxrl_suite.algorithms import networks, offline
 from jaxrl_suite.algorithms.actor_critic import ADAM, adam_step
+from jaxrl_suite.algorithms.head_options import HeadOptions
 from jaxrl_suite.types import Algorithm, Array, Dataset, Key, Metrics, Spec, Transition, Tree
 from jaxrl_suite.values import heads
 
@@ -40,7 +41,7 @@ LARGEST_WEIGHT = 100.0
 
 
 @dataclass(frozen=True)
-class Config(offline.Config):
+class Config(HeadOptions, offline.Config):
     """Implicit Q-learning."""
 
     normalise: bool = True
@@ -51,8 +52,6 @@ class Config(offline.Config):
     """Weight squared distances in place of the log density of a Gaussian policy."""
     critics: int = 2
     """Number of critics."""
-    head: str = "mse"
-    """Value head of the critics."""
     precision: nets.Precision = "float32"
     """Matrix products of all networks: float32, or bfloat16 factors with float32 parameters and sums."""
     gamma: float = 0.99
@@ -126,8 +125,9 @@ def reward_scale(data: Dataset, horizon: int) -> Array:
 
 
 def make(spec: Spec, config: Config) -> Algorithm:
-    """IQL for `spec`."""
-    head = heads.make(config.head)
+    """IQL for `spec`. Refuses (UserError) heads whose targets are distributions, which the number V(s') is not."""
+    heads.require_scalar(config.value_head(), "IQL, which bootstraps from the number V(s'),")
+    head = heads.make(config.value_head())
     policy = networks.policy(spec, config.hidden, config.precision)
     critics = networks.critics(spec, config.hidden, config.critics, head, config.precision, scalar=False)
     v = nets.mlp(spec.obs_dim, config.hidden, {"value": 1}, precision=config.precision)
@@ -145,7 +145,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
         critic, value = critics.init(critic_key), v.init(value_key)
         scale = reward_scale(data, spec.horizon) if config.scale_rewards else jnp.ones(())
         opts = ADAM.init(actor), ADAM.init(critic), ADAM.init(value)
-        support = head.support(scale * data.mc_return)
+        support = jax.tree.map(lambda end: scale * end, head.support(data.mc_return))
         return State(actor, critic, critic, value, *opts, support, scale, jax.tree.map(jnp.float32, hypers))
 
     def value_loss(weights: Tree, state: State, obs: Array, q: Array) -> Array:
@@ -159,10 +159,11 @@ def make(spec: Spec, config: Config) -> Algorithm:
             return jnp.mean(weight * jnp.sum(jnp.square(mean - batch.action), axis=-1))
         return -jnp.mean(weight * distributions.normal_log_prob(mean, actor["log_std"], batch.action))
 
-    def critic_loss(weights: Tree, state: State, batch: Transition, goal: Any) -> Array:
+    def critic_loss(weights: Tree, state: State, batch: Transition, goal: Any) -> tuple[Array, Metrics]:
         """Equation 6, summed over critics."""
         logits = critics.logits(weights, batch.obs, batch.action)
-        return jnp.sum(jnp.mean(head.loss(logits, goal, state.support), axis=-1))
+        loss = jnp.sum(jnp.mean(head.loss(logits, goal, state.support), axis=-1))
+        return loss, {"bellman": loss / config.critics, **head.measure(logits, goal, state.support)}
 
     def target(state: State, batch: Transition) -> Any:
         """r + gamma d V(s') as the head takes it: a reward after which nothing comes."""
@@ -183,11 +184,11 @@ def make(spec: Spec, config: Config) -> Algorithm:
         actor_lr = hypers.actor_lr * decay(state.actor_opt.count)
         actor, actor_opt = adam_step(grads, state.actor_opt, state.actor, actor_lr)
 
-        bellman, grads = jax.value_and_grad(critic_loss)(state.critic, state, batch, target(state, batch))
+        grads, fit = jax.grad(critic_loss, has_aux=True)(state.critic, state, batch, target(state, batch))
         critic, critic_opt = adam_step(grads, state.critic_opt, state.critic, hypers.critic_lr)
         target_critic = optax.incremental_update(critic, state.target_critic, hypers.tau)
         state = state._replace(actor=actor, actor_opt=actor_opt, critic=critic, critic_opt=critic_opt)
-        metrics = {"value_loss": loss, "bellman": bellman / config.critics, "advantage": jnp.mean(advantage)}
+        metrics = {"value_loss": loss, **fit, "advantage": jnp.mean(advantage)}
         return state._replace(target_critic=target_critic), {**metrics, "weight": jnp.mean(weight)}
 
     def q_value(state: State, obs: Array, action: Array) -> Array:

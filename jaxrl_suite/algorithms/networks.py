@@ -81,7 +81,8 @@ def critics(
         if scalar:
             value, by_input = slopes.values_and_slopes(weights, inputs(obs, action), precision)
             return value[..., None], by_input[..., spec.obs_dim :]
-        value_of = lambda action: values(weights, support, obs, action)  # noqa: E731
-        return logits(weights, obs, action), ensemble.action_gradients(value_of, action, number)
+        return ensemble.with_action_gradients(
+            lambda action: logits(weights, obs, action), lambda logits: head.decode(logits, support), action, number
+        )
 
     return Critics(every.init, logits, values, with_gradients)

@@ -9,7 +9,7 @@ terminate: the value of a truncated episode's last state is bootstrapped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -18,15 +18,17 @@ import jax.numpy as jnp
 from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import actor_critic
 from jaxrl_suite.algorithms.actor_critic import ActorCriticConfig, Hypers
+from jaxrl_suite.algorithms.head_options import HeadOptions
 from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
 from jaxrl_suite.envs import registry
 from jaxrl_suite.envs.autoreset import autoreset
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Algorithm, Array, Key, Metrics, Phase, Spec, Timestep, Transition, Tree
+from jaxrl_suite.values import heads
 
 
 @dataclass(frozen=True)
-class Config(LipschitzOptions):
+class Config(LipschitzOptions, HeadOptions):
     """Online SAC."""
 
     steps: int = 100_000
@@ -43,6 +45,8 @@ class Config(LipschitzOptions):
     """Widths of the hidden layers of actor and critics."""
     critics: int = 2
     """Number of critics."""
+    head: str = field(default="mse", metadata={"later": True})
+    """Value head of the critics; those with bins need a --support of their own, for there are no data."""
     batch: int = 256
     """Transitions per gradient update."""
     gamma: float = 0.99
@@ -76,9 +80,11 @@ def make(spec: Spec, config: Config) -> Algorithm:
     """SAC on a pure environment, inside the tick, or on a host environment, which the loop steps between ticks."""
     if config.explore >= config.steps:
         raise UserError(f"--steps={config.steps} leaves nothing after {config.explore} steps of exploration; give more")
-    ac = actor_critic.make(
-        spec, ActorCriticConfig(config.critics, config.hidden, config.batch, lipschitz=config.smoothness())
+    heads.require_ends(config.value_head())
+    shape = ActorCriticConfig(
+        config.critics, config.hidden, config.batch, config.value_head(), lipschitz=config.smoothness()
     )
+    ac = actor_critic.make(spec, shape)
     world = autoreset(registry.make(spec.name)) if registry.is_pure(spec.name) else None
     ticks_explore, ticks_all = config.explore // config.envs, config.steps // config.envs
 

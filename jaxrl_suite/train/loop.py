@@ -33,6 +33,7 @@ from jaxrl_suite.train.members import Member, Variant
 from jaxrl_suite.train.rundir import Log, RunDir
 from jaxrl_suite.train.sinks import EVAL, Sinks
 from jaxrl_suite.types import Algorithm, Metrics, Phase, Spec, Tree
+from jaxrl_suite.values import supports
 
 EVAL_COLUMNS = (
     "seed",
@@ -196,6 +197,7 @@ class _Run:
         self.job, self.directory, self.display = job, directory, display
         self.books, self.interrupts, self.host = books, interrupts, host
         self.traces: dict[str, int] = {}
+        self.complained: set[str] = set()
         self.programs: dict[str, tuple[Any, Any]] = {}
         self.members = job.members
         gammas = [member.variant.gamma for member in self.members]
@@ -315,7 +317,14 @@ class _Run:
             numbers = {name: _number(value[row]) for name, value in values.items()}
             self.books.add_metrics(phase.name, {**record, **numbers, "diverged": bool(flags[row])})
         headline = {name: float(np.mean(value)) for name, value in values.items()}
+        self._complain(phase.name, supports.clipped_complaint(headline.get("clipped_targets", 0.0)))
         self.display.progress(ticks * phase.updates_per_tick, headline)
+
+    def _complain(self, phase: str, complaint: str) -> None:
+        """Note what the metrics of a phase give reason to complain about, once."""
+        if complaint and phase not in self.complained:
+            self.display.note(f"{phase}: {complaint}")
+            self.complained.add(phase)
 
     def _evaluate(self, state: Population, update: int, index: int) -> bool:
         """Evaluate and note it -> whether every member is good enough."""

@@ -28,24 +28,33 @@ def aggregate(name: str) -> Callable[[Array], Array]:
 def combine(head: ValueHead, logits: Array, support: Tree, how: str) -> Array:
     """The outputs `[batch, size]` that stand for an ensemble's `[members, batch, size]`.
 
-    "min" takes, row by row, those of the member with the least value; "mean" averages outputs, which is right for heads
-    that are linear in them.
+    "min" takes, row by row, those of the member with the least value, never the least of every output; "mean" averages
+    as the head says: outputs that are numbers, or distributions.
     """
     if how == "mean":
-        return jnp.mean(logits, axis=0)
+        return head.average(logits)
     values = head.decode(logits, support)
     lowest = jnp.argmin(values, axis=0)
     return jnp.take_along_axis(logits, lowest[None, :, None], axis=0)[0]
 
 
-def action_gradients(q: Callable[[Array], Array], action: Array, members: int) -> Array:
-    """Gradient of every member's value by its action, `[members, batch, action_dim]`, in one backward pass.
+def with_action_gradients(
+    logits: Callable[[Array], Array], decode: Callable[[Array], Array], action: Array, members: int
+) -> tuple[Array, Array]:
+    """Every member's outputs, and its value's gradient by its action `[members, batch, action_dim]`: one pass each way.
 
-    `q` maps actions `[members, batch, action_dim]` to values `[members, batch]`. A value depends on its own action
-    alone, so the gradient of the sum holds all the gradients wanted: no per-sample Jacobian.
+    `logits` maps actions `[members, batch, action_dim]` to outputs, and `decode` these to values `[members, batch]`. A
+    value depends on its own action alone, so the gradient of the sum holds all the gradients wanted: no per-sample
+    Jacobian.
     """
-    actions = jnp.broadcast_to(action, (members, *action.shape))
-    return jax.grad(lambda a: jnp.sum(q(a)))(actions)
+    outputs, pull = jax.vjp(logits, jnp.broadcast_to(action, (members, *action.shape)))
+    (gradients,) = pull(jax.grad(lambda x: jnp.sum(decode(x)))(outputs))
+    return outputs, gradients
+
+
+def action_gradients(q: Callable[[Array], Array], action: Array, members: int) -> Array:
+    """The same of members whose output is the value."""
+    return with_action_gradients(q, lambda values: values, action, members)[1]
 
 
 def diversity(gradients: Array) -> Array:

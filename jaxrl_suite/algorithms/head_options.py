@@ -1,0 +1,25 @@
+"""The options by which every critic of every algorithm takes its value head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jaxrl_suite.values.heads import HeadConfig
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """How the critics' outputs stand for a value."""
+
+    head: str = "mse"
+    """Value head of the critics: mse, hl_gauss, two_hot, c51, quantile, mse_softmax, two_hot_symexp, symlog."""
+    bins: int = field(default=101, metadata={"later": True})
+    """Bins (or quantiles) of a head with a distribution."""
+    sigma_ratio: float = field(default=0.75, metadata={"later": True})
+    """Width of HL-Gauss's Gaussian, in bins."""
+    support: str = field(default="auto", metadata={"later": True})
+    """Values that a head's bins cover: auto, the data set's returns with padding, or LO,HI."""
+
+    def value_head(self) -> HeadConfig:
+        """The part that shapes the value head."""
+        return HeadConfig(self.head, self.bins, self.sigma_ratio, self.support)
