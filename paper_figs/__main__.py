@@ -9,7 +9,15 @@ import matplotlib as mpl
 
 from experiments import options
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
-from paper_figs import algorithms, edge_of_reach, learning_curves, offline_mbrl, style, throughput
+from paper_figs import (
+    algorithms,
+    edge_of_reach,
+    ensemble_vs_lipschitz,
+    learning_curves,
+    offline_mbrl,
+    style,
+    throughput,
+)
 
 FIGURES = {
     "offline_mbrl": offline_mbrl,
@@ -17,6 +25,7 @@ FIGURES = {
     "learning_curves": learning_curves,
     "throughput": throughput,
     "edge_of_reach": edge_of_reach,
+    "ensemble_vs_lipschitz": ensemble_vs_lipschitz,
 }
 
 
@@ -25,8 +34,8 @@ class Options:
     """Options of the figures."""
 
     only: str = ""
-    """Draw only these: offline_mbrl, algorithms, learning_curves, throughput or edge_of_reach; by default all
-    with published rows."""
+    """Draw only these: offline_mbrl, algorithms, learning_curves, throughput, edge_of_reach or
+    ensemble_vs_lipschitz; by default all with published rows."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 
