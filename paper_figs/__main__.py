@@ -17,6 +17,7 @@ from paper_figs import (
     offline_mbrl,
     style,
     throughput,
+    true_dynamics,
 )
 
 FIGURES = {
@@ -25,6 +26,7 @@ FIGURES = {
     "learning_curves": learning_curves,
     "throughput": throughput,
     "edge_of_reach": edge_of_reach,
+    "true_dynamics": true_dynamics,
     "ensemble_vs_lipschitz": ensemble_vs_lipschitz,
 }
 
@@ -34,8 +36,8 @@ class Options:
     """Options of the figures."""
 
     only: str = ""
-    """Draw only these: offline_mbrl, algorithms, learning_curves, throughput, edge_of_reach or
-    ensemble_vs_lipschitz; by default all with published rows."""
+    """Draw only these: offline_mbrl, algorithms, learning_curves, throughput, edge_of_reach,
+    true_dynamics or ensemble_vs_lipschitz; by default all with published rows."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 
