@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments import box_agent
 from jaxrl_suite.envs import box
+from jaxrl_suite.report import stats
 from jaxrl_suite.train.evaluate import Episodes, Evaluator
 from jaxrl_suite.train.host import env_seed
 from jaxrl_suite.types import Algorithm, Array, Tree
@@ -117,13 +118,5 @@ def shells(algorithm: Algorithm, states: Tree, k: int) -> Shells:
 
     found = [np.asarray(x, float) for x in ask(states)]
     spread, penalty, value, true = (x.reshape(len(x), REACHES, STATES).mean(axis=2) for x in found)
-    return Shells(spread, penalty, value, true, _effect(found[0], edge, inside))
-
-
-def _effect(spread: np.ndarray, edge: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Cohen's d of the spreads `[population, states]` at the edge against those inside; NaN without states of both."""
-    if not edge.any() or not inside.any():
-        return np.full(len(spread), np.nan)
-    there, here = spread[:, edge], spread[:, inside]
-    pooled = np.sqrt((there.var(axis=1, ddof=1) + here.var(axis=1, ddof=1)) / 2)
-    return (there.mean(axis=1) - here.mean(axis=1)) / np.maximum(pooled, 1e-12)
+    effect = [stats.effect_size(mine[edge], mine[inside]) for mine in found[0]]
+    return Shells(spread, penalty, value, true, np.array(effect))

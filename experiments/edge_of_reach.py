@@ -6,15 +6,19 @@ diverse. Without options all studies of the world are made: methods, horizons (r
 episode), ensemble (the least of ten critics), diversity (of two), critics (N against eta), rewards (the reward's
 distance against the rollouts' length). The same command resumes what was stopped, and prints what has finished.
 
-Rows per seed go to <out>/edge_of_reach/summary.csv, the critics by reach to shells.csv, paths of final policies to
-paths.csv beside it; returns and Q-values over training to each run's eval.csv.
+Elsewhere (hopper, halfcheetah, walker2d; extra `mujoco`) offline algorithms learn from the bundled data in a learned
+world and in the true one: methods, horizons (rollouts of other lengths), accuracy (worlds between a random model, the
+learned one and the true one). Those runs are `experiments.offline_mbrl`'s own.
+
+Rows per seed go to <out>/edge_of_reach/summary.csv, the box's critics by reach to shells.csv and paths of its final
+policies to paths.csv beside it; returns and Q-values over training to each run's eval.csv.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,21 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments import box_agent, box_claims, box_probes, box_studies, curves, options, publishing, report, reproduce
+from experiments import (
+    box_agent,
+    box_claims,
+    box_probes,
+    box_studies,
+    curves,
+    edge_claims,
+    edge_runs,
+    edge_tasks,
+    offline_mbrl,
+    options,
+    publishing,
+    report,
+    reproduce,
+)
 from experiments.box_studies import EXPERIMENT, STUDIES, WORLD, Arm, Study
 from jaxrl_suite import mesh
 from jaxrl_suite.algorithms import registry as algorithms
@@ -36,7 +54,7 @@ from jaxrl_suite.report.claims import REPORTED, judge
 from jaxrl_suite.train import identity, interrupts, loop, rundir, session
 from jaxrl_suite.train.display import Display, make_console
 
-WORLDS = (WORLD,)
+WORLDS = (WORLD, *edge_tasks.TASKS)
 AGENT = "experiments.box_agent:make"
 ROWS = 10_000  # start states of the data
 SHELLS, PATHS, SUMMARY = "shells.csv", "paths.csv", "summary.csv"
@@ -53,15 +71,15 @@ class Options:
     """Options of the experiment."""
 
     world: str = WORLD
-    """World: box."""
+    """World: box, hopper, halfcheetah or walker2d."""
     preset: str = "quick"
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large networks, an accelerator)."""
     only: str = ""
-    """Make only these studies, with commas between: methods, horizons, ensemble, diversity, critics,
-    rewards; by default all."""
+    """Make only these studies, with commas between; by default all of the world: in the box methods, horizons,
+    ensemble, diversity, critics, rewards; elsewhere methods, horizons, accuracy."""
     methods: str = ""
-    """Train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the settings
-    below."""
+    """In the box, train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the
+    settings below."""
     horizon: str = ""
     """Steps k of a rollout, with commas between."""
     distance: str = ""
@@ -90,13 +108,11 @@ class Options:
 
 # --- What to run ---
 def chosen_studies(chosen: Options) -> list[Study]:
-    """The studies that the options name.
+    """The box's studies that the options name.
 
     Raises:
         UserError: an unknown world, study or method, or numbers that make no sense.
     """
-    if chosen.world not in WORLDS:
-        raise unknown("world", chosen.world, WORLDS)
     own = box_studies.custom(
         chosen.methods,
         horizon=chosen.horizon,
@@ -311,12 +327,12 @@ def show_claims(rows: Sequence[dict[str, Any]], chosen: Options, console: Consol
     """What the rows say about the claims that they are enough for; nothing about runs of tuning seeds."""
     if any(row["seed"] >= REPORTED for row in rows):
         return
-    findings = [finding for finding in judge(box_claims.CLAIMS, rows) if finding.interval.n]
+    findings = [finding for finding in judge((*box_claims.CLAIMS, *edge_claims.CLAIMS), rows) if finding.interval.n]
     if findings:
         console.print(reproduce.shown(findings, reproduce.published_records(publishing.RESULTS, chosen.preset)))
 
 
-def publish(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
+def publish_box(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
     """Add rows to results/ with their shells and paths, and the curves of the study of methods; renew the claims."""
     folder, runs = publishing.RESULTS / EXPERIMENT, chosen.out / EXPERIMENT
     known = rundir.read_rows(folder / SUMMARY) if (folder / SUMMARY).exists() else []
@@ -327,9 +343,53 @@ def publish(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -
         rundir.upsert_rows(
             folder / name, [{column: row[column] for column in columns} for row in mine], columns, "key_id"
         )
-    added, _ = curves.publish(folder, runs, lambda row: row["settings"] in ("", box_claims.RIM))
+    _finish(runs, lambda row: row["dataset"] == WORLD and row["settings"] in ("", box_claims.RIM), console)
+
+
+def _finish(runs: Path, wanted: Callable[[Mapping[str, Any]], bool], console: Console) -> None:
+    """Publish learning curves out of the folder `runs`, and make the page anew."""
+    folder = publishing.RESULTS / EXPERIMENT
+    added, _ = curves.publish(folder, runs, wanted)
     report.write(publishing.RESULTS, publishing.RESULTS / "index.html")
     console.print(f"published: {folder}, {added} learning curves; figures: python -m paper_figs --only={EXPERIMENT}")
+
+
+# --- Elsewhere ---
+def run_task(chosen: Options, console: Console) -> int:
+    """Make the studies of a MuJoCo task, show them, publish if asked -> exit code.
+
+    Raises:
+        UserError: an option of the box's, or a study or preset that there is not.
+    """
+    for name in ("methods", "horizon", "distance", "width", "critics", "diversity"):
+        if getattr(chosen, name):
+            raise UserError(f"--{name} is for --world={WORLD}; with --world={chosen.world} choose studies with --only")
+    studies = edge_tasks.chosen(chosen.only)
+    if chosen.publish and chosen.updates:
+        raise UserError("--publish is for whole studies; leave out --updates")
+    seeds = chosen.seeds or str(1 if chosen.preset == "smoke" else edge_tasks.SEEDS)
+    options.parse_seeds(seeds)
+    more = [f"--checkpoint-seconds={chosen.checkpoint_seconds:g}", *(["--fresh"] if chosen.fresh else [])]
+    plan = {
+        study: [edge_tasks.needed(chosen.world, arm, chosen.preset, chosen.updates) for arm in arms]
+        for study, arms in studies.items()
+    }
+    every: list[dict[str, Any]] = []
+    for study, needs in plan.items():
+        mine: list[dict[str, Any]] = []
+        for need in needs:
+            code, rows = edge_runs.run(need, seeds, chosen.preset, chosen.out, more, console)
+            if code:
+                return code
+            mine += rows
+        console.print(edge_runs.table(f"{chosen.world}: {study}", mine))
+        every += mine
+    show_claims(every, chosen, console)
+    if chosen.publish:
+        publishing.publish(every, EXPERIMENT, publishing.RESULTS)
+        dataset = edge_tasks.dataset_of(chosen.world)
+        _finish(chosen.out / offline_mbrl.EXPERIMENT, lambda row: row["dataset"] == dataset, console)
+    return 0
 
 
 @exits_cleanly
@@ -339,12 +399,16 @@ def main() -> int:
     prog = "python -m experiments.edge_of_reach"
     chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
     console = make_console()
+    if chosen.world not in WORLDS:
+        raise unknown("world", chosen.world, WORLDS)
+    if chosen.world != WORLD:
+        return run_task(chosen, console)
     code, rows = run_studies(chosen_studies(chosen), chosen, console)
     if code:
         return code
     show_claims(rows, chosen, console)
     if chosen.publish:
-        publish(rows, chosen, console)
+        publish_box(rows, chosen, console)
     return 0
 
 

@@ -9,7 +9,17 @@ import matplotlib as mpl
 
 from experiments import options
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
-from paper_figs import algorithms, edge_of_reach, learning_curves, offline_mbrl, style, throughput, value_heads
+from paper_figs import (
+    algorithms,
+    edge_of_reach,
+    ensemble_vs_lipschitz,
+    learning_curves,
+    offline_mbrl,
+    style,
+    throughput,
+    true_dynamics,
+    value_heads,
+)
 
 FIGURES = {
     "offline_mbrl": offline_mbrl,
@@ -18,6 +28,8 @@ FIGURES = {
     "throughput": throughput,
     "edge_of_reach": edge_of_reach,
     "value_heads": value_heads,
+    "true_dynamics": true_dynamics,
+    "ensemble_vs_lipschitz": ensemble_vs_lipschitz,
 }
 
 
@@ -26,8 +38,8 @@ class Options:
     """Options of the figures."""
 
     only: str = ""
-    """Draw only these: offline_mbrl, algorithms, learning_curves, throughput, edge_of_reach or
-    value_heads; by default all with published rows."""
+    """Draw only these: offline_mbrl, algorithms, learning_curves, throughput, edge_of_reach,
+    true_dynamics, ensemble_vs_lipschitz or value_heads; by default all with published rows."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 

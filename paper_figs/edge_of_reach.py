@@ -116,7 +116,7 @@ def _training(rows: pd.DataFrame, published: dict[str, list[dict[str, Any]]]) ->
     for method, colour in METHODS.items():
         mine = points[points["algo"] == method]
         for axes, column in ((left, "return_mean"), (right, "q_start")):
-            _band(axes, mine, "update", column, colour, NAMES[method])
+            band(axes, mine, "update", column, colour, NAMES[method])
     first = rows.iloc[0]
     for axes, level in ((left, first["attainable"]), (right, first["highest_value"])):
         axes.axhline(level, color=GREY, linestyle="--", linewidth=1.2)
@@ -126,13 +126,13 @@ def _training(rows: pd.DataFrame, published: dict[str, list[dict[str, Any]]]) ->
     right.set_ylabel("Q-value at the start\n(dashed: highest, dotted: true)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(
-        f"box, true dynamics, rollouts of {first['horizon']:.0f} steps: mean over {_seeds(rows)}, 95% t-interval",
+        f"box, true dynamics, rollouts of {first['horizon']:.0f} steps: mean over {seeds_of(rows)}, 95% t-interval",
         fontsize=10,
     )
     return figure
 
 
-def _band(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: str, label: str, dashes: str = "-") -> None:
+def band(axes: Axes, points: pd.DataFrame, x: str, y: str, colour: str, label: str, dashes: str = "-") -> None:
     """A mean over seeds with its interval."""
     if points.empty:
         return
@@ -156,15 +156,15 @@ def _by_reach(rows: pd.DataFrame, shells: pd.DataFrame) -> Figure | None:
     horizon = float(rows["horizon"].iloc[0])
     for axes, (column, words) in zip(figure.subplots(1, 3), parts.items(), strict=True):
         for method, colour in METHODS.items():
-            _band(axes, shells[shells["algo"] == method], "reach", column, colour, NAMES[method])
+            band(axes, shells[shells["algo"] == method], "reach", column, colour, NAMES[method])
         axes.axvspan(horizon - 0.5, horizon + 0.5, color=GREY, alpha=0.15, linewidth=0)
         axes.set_xlabel("steps from the starts")
         axes.set_xticks(range(2, int(shells["reach"].max()) + 1, 2))
         axes.set_ylabel(words)
-    _band(axes, shells[shells["algo"] == shells["algo"].iloc[0]], "reach", "true_value", GREY, "true", ":")
+    band(axes, shells[shells["algo"] == shells["algo"].iloc[0]], "reach", "true_value", GREY, "true", ":")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     figure.suptitle(
-        f"final critics by reach, {_seeds(rows)}; shaded: the edge; the dynamics penalty is 0 everywhere", fontsize=10
+        f"final critics by reach, {seeds_of(rows)}; shaded: the edge; the dynamics penalty is 0 everywhere", fontsize=10
     )
     return figure
 
@@ -179,7 +179,7 @@ def _horizons(rows: pd.DataFrame) -> Figure | None:
     words = {"return_last": "return of an episode", "excess": "Q-value estimate less true return"}
     levels = {"return_last": float(rows["attainable"].iloc[0]), "excess": 0.0}
     for axes, column in zip(figure.subplots(1, 2), words, strict=True):
-        _band(axes, rows, "horizon", column, METHODS["base"], NAMES["base"])
+        band(axes, rows, "horizon", column, METHODS["base"], NAMES["base"])
         axes.axhline(levels[column], color=GREY, linestyle="--", linewidth=1.2)
         axes.set_xscale("log")
         ticks = sorted(rows["horizon"].unique())
@@ -188,7 +188,7 @@ def _horizons(rows: pd.DataFrame) -> Figure | None:
         axes.set_xlabel("steps k of a rollout")
         axes.set_ylabel(words[column])
     figure.suptitle(
-        f"base method, true dynamics: mean over {_seeds(rows)}, 95% t-interval; dashed: the best return, no excess",
+        f"base method, true dynamics: mean over {seeds_of(rows)}, 95% t-interval; dashed: the best return, no excess",
         fontsize=10,
     )
     return figure
@@ -221,11 +221,11 @@ def _maps(rows: pd.DataFrame, plain: pd.DataFrame) -> Figure | None:
     panels[2].set_ylabel("critics N")
     figure.colorbar(image, ax=list(panels), label="% of the best return")
     shown = pd.concat([by_place, critics])
-    figure.suptitle(f"mean over {_seeds(shown)}; in brackets: Q-value at the start, % of 1 / (1 - gamma)", fontsize=9)
+    figure.suptitle(f"mean over {seeds_of(shown)}; in brackets: Q-value at the start, % of 1 / (1 - gamma)", fontsize=9)
     return figure
 
 
-def _seeds(rows: pd.DataFrame) -> str:
+def seeds_of(rows: pd.DataFrame) -> str:
     """How many seeds stand behind each setting: `8 seeds`, or `2 to 8 seeds`."""
     counts = rows.groupby(["algo", "settings"])["seed"].nunique()
     low, high = int(counts.min()), int(counts.max())

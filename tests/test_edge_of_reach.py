@@ -10,12 +10,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import box_agent, box_claims, box_probes, box_studies, curves, edge_of_reach, publishing, reproduce
+from experiments import (
+    box_agent,
+    box_claims,
+    box_probes,
+    box_studies,
+    curves,
+    edge_claims,
+    edge_of_reach,
+    edge_tasks,
+    options,
+    publishing,
+    reproduce,
+)
 from experiments.box_studies import STUDIES, Arm
 from jaxrl_suite.algorithms.ideas import State
 from jaxrl_suite.envs import box
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import oracle
+from jaxrl_suite.report import stats
 from jaxrl_suite.train import rundir
 from jaxrl_suite.types import Transition
 from paper_figs import edge_of_reach as figures
@@ -94,11 +107,9 @@ def test_a_shell_holds_the_states_of_its_reach_on_all_sides():
 
 
 def test_the_effect_is_cohens_d():
-    spread = np.array([[1.0, 2.0, 3.0, 5.0, 7.0]])
-    edge = np.array([False, False, False, True, True])
-    found = box_probes._effect(spread, edge, ~edge)
-    np.testing.assert_allclose(found, (6.0 - 2.0) / np.sqrt((2.0 + 1.0) / 2))
-    assert np.isnan(box_probes._effect(spread, ~edge & edge, ~edge)).all()
+    there, here = np.array([5.0, 7.0]), np.array([1.0, 2.0, 3.0])
+    assert stats.effect_size(there, here) == pytest.approx((6.0 - 2.0) / np.sqrt((2.0 + 1.0) / 2))
+    assert np.isnan(stats.effect_size(there[:0], here))
 
 
 # --- studies and claims ---
@@ -155,10 +166,15 @@ def run(monkeypatch, *words):
         ("--horizon=ten", "no list of numbers"),
         ("--width=0", "must be above 0"),
         ("--seeds=none", "neither a count"),
+        ("--world=hopper --distance=9", "--distance is for --world=box"),
+        ("--world=hopper --only=rewards", "unknown study 'rewards'"),
+        ("--world=hopper --preset=quik", "did you mean quick"),
+        ("--world=hopper --publish --updates=5", "leave out --updates"),
+        ("--world=pendulum", "unknown world"),
     ],
 )
 def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, word, said):
-    assert run(monkeypatch, word, "--out", str(tmp_path)) == 2
+    assert run(monkeypatch, *word.split(), "--out", str(tmp_path)) == 2
     assert said in capsys.readouterr().err
     assert not list(tmp_path.rglob("config.json"))
 
@@ -166,6 +182,48 @@ def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, word, said):
 def test_a_study_of_ones_own_cannot_be_published(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, "--methods=base", "--publish", "--out", str(tmp_path)) == 2
     assert "whole studies" in capsys.readouterr().err
+
+
+# --- outside the box ---
+def test_settings_of_the_tasks_are_written_as_their_rows_say_them():
+    """And every study trains settings of its own, all of them at the same number of updates."""
+    needs = [edge_tasks.needed("hopper", arm) for arms in edge_tasks.STUDIES.values() for arm in arms]
+    assert len(set(needs)) == len(needs)
+    for need in needs:
+        _, entry, config = options.offline(reproduce.words_of(need, "0:5", reproduce.Options()), "test", "")
+        assert edge_tasks.needed("hopper", edge_tasks.Arm(need.algo, changed(config, entry.presets["quick"]))) == need
+        assert config.updates == 5_000
+
+
+def changed(config, preset):
+    names = [field.name for field in dataclasses.fields(config)]
+    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(preset, name)}
+
+
+def test_every_claim_about_a_task_rests_on_runs_of_its_studies():
+    trained = {edge_tasks.needed("hopper", arm) for arms in edge_tasks.STUDIES.values() for arm in arms}
+    assert {need for claim in edge_claims.CLAIMS for need in claim.needs} <= trained
+
+
+def test_a_task_is_trained_asked_and_found_again(monkeypatch, capsys, tmp_path):
+    """One arm in a learned and in the true world: rows with what the critics say at the ends of rollouts."""
+    pytest.importorskip("mujoco")
+    arms = (edge_tasks.Arm("mbpo", {}), edge_tasks.Arm("mbpo", edge_tasks.TRUE))
+    monkeypatch.setattr(edge_tasks, "STUDIES", {"methods": arms})
+    words = ("--world=hopper", "--preset=smoke", "--updates=50", "--seeds=1000:1002", "--out", str(tmp_path))
+    assert run(monkeypatch, *words) == 0
+    assert "hopper: methods" in capsys.readouterr().out
+    path = tmp_path / "edge_of_reach" / "summary.csv"
+    rows = pd.read_csv(path)
+    assert list(rows["accuracy"]) == [0.0, 0.0, 1.0, 1.0] and list(rows["seed"]) == [1000, 1001] * 2
+    assert (rows["experiment"] == "edge_of_reach").all() and rows["run_id"].is_unique
+    true = rows[rows["accuracy"] == 1.0]
+    assert (true["edge_penalty"] == 0).all() and (true["inside_penalty"] == 0).all()
+    assert (rows.loc[rows["accuracy"] == 0.0, "inside_penalty"] > 0).all()
+    assert rows["edge_share"].between(0.0, 0.5 / 5).all()  # half of a batch is real, and rollouts have five steps
+    before = path.read_bytes()
+    assert run(monkeypatch, *words) == 0
+    assert path.read_bytes() == before
 
 
 @pytest.mark.slow

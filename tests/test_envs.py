@@ -349,7 +349,7 @@ def test_host_tasks_by_every_name(task):
 
 def test_pure_environments_are_what_their_specs_say():
     pure = [name for name in envs.names() if envs.is_pure(name)]
-    assert pure == ["Pendulum-v1", "box", *PROBES]
+    assert pure == ["Pendulum-v1", "cartpole_swingup", "box", *PROBES]
     for name in ("pendulum", *pure):
         env = envs.make(name)
         state, obs = jax.eval_shape(env.reset, KEY)

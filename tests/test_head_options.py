@@ -167,18 +167,19 @@ def _agent(head):
     ("learner", "head", "name"),
     [
         ("sac_n", "hl_gauss", "probe-both"),
-        ("td3_bc", "hl_gauss", "probe-constant"),
+        ("td3_bc", "hl_gauss", "probe-delayed"),
         ("iql", "hl_gauss", "probe-observation"),
         *(_slow("edac", "hl_gauss", name) for name in PROBES),
         *(_slow("sac_n", head, "probe-both") for head in HEADS if head not in ("mse", "hl_gauss", "mse_softmax")),
-        *(_slow("td3_bc", "hl_gauss", name) for name in PROBES if name != "probe-constant"),
+        *(_slow("td3_bc", "hl_gauss", name) for name in PROBES if name != "probe-delayed"),
     ],
 )
 def test_probes_are_reached(learner, head, name):
     module, config = CRITICS[learner]({"head": head, "bins": 51, "support": "-4,4"})
     algorithm = module.make(PROBES[name].env.spec, config)
     trained = learn(algorithm, random_data(PROBES[name].env, 1_000))
-    check(name, algorithm, trained, value_tolerance=0.15, action_tolerance=0.2)
+    # A wrong action of 0.25 costs 0.06, less than half a bin: between two atoms the slope of two-hot values is weak.
+    check(name, algorithm, trained, value_tolerance=0.15, action_tolerance=0.3 if head in ("two_hot", "c51") else 0.2)
 
 
 # --- What a run says ---

@@ -214,6 +214,20 @@ def test_c51_measures_the_mass_that_is_clipped():
 
 
 # --- Losses ---
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4, 1e32])
+def test_softmax_and_mean_are_those_of_jax(scale):
+    """Also where a logit's exponential is not finite."""
+    logits = scale * jax.random.normal(jax.random.key(9), (4, BINS))
+    points = projections.atoms(WIDE, BINS)
+    expected = jax.nn.softmax(logits)
+    np.testing.assert_allclose(projections.softmax(logits), expected, atol=1e-6)
+    np.testing.assert_allclose(projections.log_softmax(logits), jax.nn.log_softmax(logits), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(projections.mean(logits, points), expected @ points, rtol=1e-5, atol=1e-4)
+    slopes = jax.grad(lambda x: jnp.sum(projections.mean(x, points)))(logits)
+    np.testing.assert_allclose(slopes, expected * (points - (expected @ points)[:, None]), atol=1e-3)
+    assert bool(jnp.all(jnp.isnan(projections.mean(logits.at[:, 3].set(jnp.nan), points))))
+
+
 @pytest.mark.parametrize("name", ["hl_gauss", "two_hot", "two_hot_symexp"])
 def test_the_gradient_is_softmax_less_target(name):
     head = head_of(name)

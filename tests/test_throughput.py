@@ -35,7 +35,7 @@ def test_counts_of_the_peers_table():
     assert flops.update(actor, critic, 10, 256, False).plain == pytest.approx(4.6e9, rel=0.015)
 
 
-@pytest.mark.parametrize("name", ["quick-ensemble", "quick-ravl", "sac-10"])
+@pytest.mark.parametrize("name", ["quick-ensemble", "quick-ravl", "sac-10", "ravl-10-hl_gauss"])
 def test_counts_equal_what_xla_compiles(name):
     """XLA counts a loop's body once, so a unit is one step; it also counts what is not a matrix product."""
     work = next(row for row in workloads.FIXED if row.name == name).build("float32")

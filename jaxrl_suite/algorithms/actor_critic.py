@@ -19,7 +19,7 @@ from jaxrl_suite.algorithms import networks
 from jaxrl_suite.algorithms.actor_critic_config import ActorCriticConfig, Hypers
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Array, Key, Metrics, Spec, Transition, Tree
-from jaxrl_suite.values import ensemble, heads
+from jaxrl_suite.values import ensemble, heads, lipschitz
 
 
 class State(NamedTuple):
@@ -34,6 +34,7 @@ class State(NamedTuple):
     alpha_opt: Tree
     support: Tree
     hypers: Any  # Hypers, or a kind of it that has more
+    norms: Tree = ()  # what the constraint on the critics' layers remembers
 
 
 class ActorCritic(NamedTuple):
@@ -84,6 +85,7 @@ def make(
         raise UserError(f"--critics={config.critics} leaves no value to follow; give at least 1")
     if config.target_min is not None:
         heads.require_scalar(config.head, "a lower bound of the targets")
+    constraint = lipschitz.constraint(config.lipschitz)
     head = heads.make(config.head)
     trusted = ensemble.aggregate(config.aggregate)
     actor = networks.actor(spec, config.hidden, config.precision)
@@ -97,10 +99,12 @@ def make(
         return distributions.tanh_normal(out["mean"], out["log_std"])
 
     more = term(Parts(pi, critics)) if term else lambda weights, state, batch, key: (jnp.zeros(()), {})
+    more = lipschitz.added(config.lipschitz, critics.values, more, config.critics)
 
     def init(key: Key, hypers: Hypers, returns: Any) -> State:
         actor_key, critic_key = jax.random.split(key)
         actor_weights, critic_weights = actor.init(actor_key), critics.init(critic_key)
+        critic_weights, norms = constraint.start(critic_weights, jax.random.fold_in(critic_key, 1))
         log_alpha = jnp.zeros(())
         return State(
             actor=actor_weights,
@@ -112,6 +116,7 @@ def make(
             alpha_opt=ADAM.init(log_alpha),
             support=head.support(returns),
             hypers=jax.tree.map(jnp.float32, hypers),
+            norms=norms,
         )
 
     def alpha_loss(log_alpha: Array, log_prob: Array) -> Array:
@@ -172,12 +177,12 @@ def make(
         state = state._replace(actor=weights, actor_opt=actor_opt)
 
         goal = target(state, batch, target_key)
-        grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(
-            state.critic, state, batch, goal, jax.random.fold_in(target_key, 1)
-        )
+        loss_key = jax.random.fold_in(target_key, 1)
+        grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.critic, state, batch, goal, loss_key)
         weights, critic_opt = adam_step(grads, state.critic_opt, state.critic, hypers.critic_lr)
+        weights, norms = constraint.apply(weights, state.norms)
         target_critic = optax.incremental_update(weights, state.target_critic, hypers.tau)
-        state = state._replace(critic=weights, critic_opt=critic_opt, target_critic=target_critic)
+        state = state._replace(critic=weights, critic_opt=critic_opt, target_critic=target_critic, norms=norms)
         return state, {"alpha": jnp.exp(log_alpha), **actor_metrics, **critic_metrics}
 
     def policy(state: State, obs: Array, key: Key) -> Array:

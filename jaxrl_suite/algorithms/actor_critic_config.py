@@ -9,6 +9,7 @@ from flax import struct
 
 from jaxrl_suite import nets
 from jaxrl_suite.values.heads import HeadConfig
+from jaxrl_suite.values.lipschitz import Config as LipschitzConfig
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class ActorCriticConfig:
     """Upper bound of the temperature; 0 for none."""
     target_min: float | None = None
     """Lower bound of the targets; None for none."""
+    lipschitz: LipschitzConfig = field(default_factory=LipschitzConfig)
+    """What keeps the critics from being steep."""
 
 
 @struct.dataclass

@@ -8,10 +8,11 @@ from jaxrl_suite import nets
 from jaxrl_suite.algorithms import offline
 from jaxrl_suite.algorithms.actor_critic_config import ActorCriticConfig, Hypers
 from jaxrl_suite.algorithms.head_options import HeadOptions
+from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
 
 
 @dataclass(frozen=True)
-class AgentConfig(HeadOptions, offline.Config):
+class AgentConfig(LipschitzOptions, HeadOptions, offline.Config):
     """What every offline algorithm on the maximum-entropy actor-critic sets, with a world model or without."""
 
     critics: int = 2
@@ -49,6 +50,7 @@ class AgentConfig(HeadOptions, offline.Config):
             anneal=self.updates if self.anneal else 0,
             entropy_backup=self.entropy_backup,
             alpha_max=self.alpha_max,
+            lipschitz=self.smoothness(),
         )
 
     def hypers(self, diversity: float = 0.0, kind: type[Hypers] = Hypers, **more: float) -> Hypers:

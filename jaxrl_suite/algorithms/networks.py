@@ -67,8 +67,8 @@ def critics(
     every = nets.ensemble(network, number)
 
     def inputs(obs: Array, action: Array) -> Array:
-        """Every critic's `[critics, batch, in]`; `action` may have its own leading axis `[critics]`."""
-        lead = (number, *obs.shape[:-1])
+        """Every critic's `[critics, batch, in]`; `obs` and `action` may each have a leading axis `[critics]`."""
+        lead = obs.shape[:-1] if obs.ndim == 3 else (number, *obs.shape[:-1])
         return jnp.concatenate([jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in (obs, action)], axis=-1)
 
     def logits(weights: Tree, obs: Array, action: Array) -> Array:

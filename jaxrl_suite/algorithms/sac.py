@@ -19,6 +19,7 @@ from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import actor_critic
 from jaxrl_suite.algorithms.actor_critic import ActorCriticConfig, Hypers
 from jaxrl_suite.algorithms.head_options import HeadOptions
+from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
 from jaxrl_suite.envs import registry
 from jaxrl_suite.envs.autoreset import autoreset
 from jaxrl_suite.errors import UserError
@@ -27,7 +28,7 @@ from jaxrl_suite.values import heads
 
 
 @dataclass(frozen=True)
-class Config(HeadOptions):
+class Config(LipschitzOptions, HeadOptions):
     """Online SAC."""
 
     steps: int = 100_000
@@ -80,7 +81,10 @@ def make(spec: Spec, config: Config) -> Algorithm:
     if config.explore >= config.steps:
         raise UserError(f"--steps={config.steps} leaves nothing after {config.explore} steps of exploration; give more")
     heads.require_ends(config.value_head())
-    ac = actor_critic.make(spec, ActorCriticConfig(config.critics, config.hidden, config.batch, config.value_head()))
+    shape = ActorCriticConfig(
+        config.critics, config.hidden, config.batch, config.value_head(), lipschitz=config.smoothness()
+    )
+    ac = actor_critic.make(spec, shape)
     world = autoreset(registry.make(spec.name)) if registry.is_pure(spec.name) else None
     ticks_explore, ticks_all = config.explore // config.envs, config.steps // config.envs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from jaxrl_suite.envs import box, mujoco, pendulum, probes, termination
+from jaxrl_suite.envs import box, cartpole, mujoco, pendulum, probes, termination
 from jaxrl_suite.envs.scores import REFERENCES
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Array, Env, Spec
@@ -25,7 +25,10 @@ _HOST = (
     _mujoco("HalfCheetah-v4", 17, 6, termination.halfcheetah),
     _mujoco("Walker2d-v4", 17, 6, termination.walker2d),
 )
-_PURE = {env.spec.name: env for env in (pendulum.make(), box.make(), *(probe.env for probe in probes.PROBES.values()))}
+_PURE = {
+    env.spec.name: env
+    for env in (pendulum.make(), cartpole.make(), box.make(), *(probe.env for probe in probes.PROBES.values()))
+}
 _SPECS = {spec.name: spec for spec in (*_HOST, *(env.spec for env in _PURE.values()))}
 _CANONICAL = {alias: name for name in _SPECS for alias in (name.lower(), _short(name))}
 

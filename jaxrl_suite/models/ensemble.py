@@ -1,7 +1,7 @@
-"""The probabilistic dynamics ensemble of RAVL (Sims et al. 2024, arXiv 2402.12527), in the line of PETS and MBPO.
+"""The dynamics ensemble of RAVL (Sims et al. 2024, arXiv 2402.12527), in the line of PETS and MBPO.
 
 Every member maps standardised (obs, action) to a diagonal Gaussian over [next_obs - obs, reward]. The log-variance is
-softly clamped between two learned vectors that all members share.
+softly clamped between two learned vectors that all members share. A deterministic ensemble predicts means alone.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from jaxrl_suite.types import (
 )
 
 INPUT_CLIP = 10.0  # standardised inputs beyond this are outliers
+LEAST_VARIANCE = 1e-6  # of a target that hardly varies, in raw units
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class EnsembleConfig:
     """Weight of the term that pulls the two bounds together."""
     precision: nets.Precision = field(default="float32", metadata={"later": True})
     """Matrix products of the ensemble: float32, or bfloat16 factors with float32 parameters and sums."""
+    deterministic: bool = field(default=False, metadata={"later": True})
+    """Predict means alone, without noise, by squared errors in units of the batch's variance."""
 
 
 class Weights(NamedTuple):
@@ -103,6 +106,8 @@ def forward(spec: Spec, config: EnsembleConfig) -> Forward:
         x = jnp.clip(x, -INPUT_CLIP, INPUT_CLIP)
         members = jax.tree.leaves(weights.members)[0].shape[0]
         out = network.apply(weights.members, jnp.broadcast_to(x, (members, *x.shape[-2:])))
+        if config.deterministic:
+            return out["mean"], jnp.full_like(out["mean"], -jnp.inf)  # a standard deviation of 0
         return out["mean"], soft_clamp(out["log_var"], weights.min_log_var, weights.max_log_var)
 
     return apply
@@ -129,7 +134,8 @@ def decay(config: EnsembleConfig) -> Callable[[Weights], Array]:
     """
     *first, head = config.weight_decay
     hidden = [first[min(layer, len(first) - 1)] if first else head for layer in range(len(config.hidden))]
-    rates = {f"hidden_{layer}": rate for layer, rate in enumerate(hidden)} | {"mean": head, "log_var": head}
+    heads = ("mean",) if config.deterministic else ("mean", "log_var")
+    rates = {f"hidden_{layer}": rate for layer, rate in enumerate(hidden)} | dict.fromkeys(heads, head)
 
     def penalty(weights: Weights) -> Array:
         layers = weights.members
@@ -161,6 +167,14 @@ def make(spec: Spec, config: EnsembleConfig) -> WorldModel:
         nll = jnp.mean(log_var + squared * jnp.exp(-log_var), axis=(-2, -1))
         bounds = config.bound_weight * jnp.sum(weights.max_log_var - weights.min_log_var)
         return jnp.sum(nll) + bounds, {"nll": jnp.mean(nll), "mse": jnp.mean(squared)}
+
+    def squared_loss(weights: Weights, params: Params, batch: Transition, key: Key) -> tuple[Array, Metrics]:
+        """Sum over members of the mean squared error, every dimension in units of its targets' variance."""
+        mean, _ = predict(weights, params.stats, batch.obs, batch.action)
+        wanted = targets(batch)
+        squared = jnp.square(wanted - mean)
+        variance = jnp.maximum(jnp.var(wanted.reshape(-1, dim), axis=0), LEAST_VARIANCE)
+        return jnp.sum(jnp.mean(squared / variance, axis=(-2, -1))), {"mse": jnp.mean(squared)}
 
     def gaussians(params: Params, members: Tree, obs: Array, action: Array) -> Members:
         """Predictions of the given networks over [next_obs, reward]; `obs` is `[members, batch, .]` or `[batch, .]`."""
@@ -196,7 +210,7 @@ def make(spec: Spec, config: EnsembleConfig) -> WorldModel:
     def start(params: Params, rows: Dataset) -> Array:
         return rows.transitions.obs
 
-    return WorldModel(init=init, loss=loss, start=start, step=step)
+    return WorldModel(init=init, loss=squared_loss if config.deterministic else loss, start=start, step=step)
 
 
 def _network(spec: Spec, config: EnsembleConfig) -> nets.Network:
@@ -204,7 +218,7 @@ def _network(spec: Spec, config: EnsembleConfig) -> nets.Network:
     member = nets.mlp(
         in_dim=spec.obs_dim + spec.action_dim,
         hidden=config.hidden,
-        heads={"mean": dim, "log_var": dim},
+        heads={"mean": dim} if config.deterministic else {"mean": dim, "log_var": dim},
         activation=jax.nn.silu,
         kernel_init=nets.half_truncated_normal(),
         precision=config.precision,

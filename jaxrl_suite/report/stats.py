@@ -123,3 +123,11 @@ def _t_interval(estimate: float, error: float, freedom: float, n: int, level: fl
         return Interval(estimate, NAN, NAN, n)
     half = float(scipy_stats.t.ppf(upper, freedom)) * float(error)
     return Interval(estimate, estimate - half, estimate + half, n)
+
+
+def effect_size(a: np.ndarray, b: np.ndarray) -> float:
+    """Cohen's d: the mean of `a` less that of `b`, in pooled standard deviations; NaN where one has no values."""
+    if not (a.size and b.size):
+        return math.nan
+    pooled = math.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2.0)
+    return float((a.mean() - b.mean()) / max(pooled, 1e-12))

@@ -73,7 +73,7 @@ def mse() -> ValueHead:
 
 
 # --- Histograms ---
-def _histogram(
+def histogram(
     config: HeadConfig,
     geometry: supports.Geometry,
     points: Callable[[Support, int], Array],
@@ -82,7 +82,7 @@ def _histogram(
     """A softmax over `points` that learns `project(target)`, a distribution, by cross-entropy."""
 
     def decode(logits: Array, support: Support) -> Array:
-        return projections.mean(jax.nn.softmax(logits), points(support, config.bins))
+        return projections.mean(logits, points(support, config.bins))
 
     def loss(logits: Array, target: Array, support: Support) -> Array:
         return projections.cross_entropy(logits, project(target, support))
@@ -113,12 +113,12 @@ def _number(decode: Callable[[Array, Tree], Array]) -> Callable[..., Array]:
 
 def _mixture(logits: Array) -> Array:
     """Logits `[...]` of the mean of the distributions of `[members, ...]`."""
-    return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(logits.shape[0])
+    return jax.nn.logsumexp(projections.log_softmax(logits), axis=0) - jnp.log(logits.shape[0])
 
 
 def _measures(logits: Array, probs: Array, clipped: Array) -> Metrics:
     """Share of targets that were clipped, divergence of predictions from targets, mass predicted in the end bins."""
-    found = jax.nn.softmax(logits)
+    found = projections.softmax(logits)
     return {
         "clipped_targets": jnp.mean(clipped.astype(jnp.float32)),
         "target_kl": jnp.mean(projections.cross_entropy(logits, probs) - projections.entropy(probs)),
@@ -134,20 +134,20 @@ def hl_gauss(config: HeadConfig) -> ValueHead:
             "--head=two_hot"
         )
     project = lambda y, support: projections.hl_gauss_probs(y, support, config.bins, config.sigma_ratio)  # noqa: E731
-    return _histogram(config, supports.Geometry(config.bins, config.sigma_ratio), projections.centres, project)
+    return histogram(config, supports.Geometry(config.bins, config.sigma_ratio), projections.centres, project)
 
 
 def two_hot(config: HeadConfig) -> ValueHead:
     """Cross-entropy to the two atoms around the target."""
     project = lambda y, support: projections.two_hot(y, support, config.bins)  # noqa: E731
-    return _histogram(config, supports.Geometry(config.bins - 1), projections.atoms, project)
+    return histogram(config, supports.Geometry(config.bins - 1), projections.atoms, project)
 
 
 def two_hot_symexp(config: HeadConfig) -> ValueHead:
     """Two-hot on atoms that are narrow around zero and wide far from it."""
     points = projections.symexp_atoms
     project = lambda y, support: projections.two_hot_between(y, points(support, config.bins))  # noqa: E731
-    return _histogram(config, supports.Geometry(config.bins - 1), points, project)
+    return histogram(config, supports.Geometry(config.bins - 1), points, project)
 
 
 def mse_softmax(config: HeadConfig) -> ValueHead:
@@ -171,7 +171,7 @@ def c51(config: HeadConfig) -> ValueHead:
     def target(reward: Array, discount: Array, next_logits: Array, shift: Array, support: Support) -> Projected:
         reward, discount, shift = (x[..., None] for x in (reward, discount, shift))
         moved = reward + discount * (projections.atoms(support, config.bins) + shift)
-        probs = jax.nn.softmax(next_logits)
+        probs = projections.softmax(next_logits)
         outside = jnp.sum(probs * ((moved < support.low) | (moved > support.high)), axis=-1)
         return Projected(projections.c51_project(probs, moved, support), outside)
 

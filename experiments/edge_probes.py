@@ -1,0 +1,106 @@
+"""What trained agents say of the edge of reach of their own rollouts, where it is known by the rollouts' length alone.
+
+Rollouts of k steps branch from the data. Their k-th successors are only ever targets: the edge. The states that they
+act in are inside. Unlike the box's, such an edge is one of rollouts, not of places: other rollouts may pass there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_suite import buffer
+from jaxrl_suite.algorithms import dyna
+from jaxrl_suite.models import imagine, transforms, uncertainty
+from jaxrl_suite.report import stats
+from jaxrl_suite.train import session
+from jaxrl_suite.types import Array, Dataset, Key, Tree
+
+STARTS = 500
+MEASURE = "ensemble_std"  # of models.uncertainty: the dynamics penalty that stands beside the critics' spread
+
+
+def of_run(path: Path, dataset: Dataset) -> list[dict[str, float]]:
+    """The columns of a finished run's rows, member by member.
+
+    horizon, accuracy: of its config. edge_share: of the targets, those that bootstrap from the edge.
+    edge_spread, inside_spread: standard deviation of the critics at the policy's action; spread_effect: Cohen's d of
+    the one against the other. edge_penalty, inside_penalty: what the dynamics model doubts there; 0 where it is true.
+
+    Raises:
+        UserError: the run is damaged.
+    """
+    run = session.load(path)
+    config = session.build(run.config).config
+    everyone = replace(config, dynamics=replace(config.dynamics, evaluate="all"))
+    model = dyna.world(run.spec, everyone).model
+    rows = jax.jit(buffer.draw, static_argnums=2)(dataset, jax.random.key(0), STARTS)
+    measure = uncertainty.make(MEASURE)
+    assert run.algorithm.q_values is not None
+    q_values = run.algorithm.q_values
+
+    def act(state: Tree, obs: Array, key: Key) -> Array:
+        return run.algorithm.act(state, (), obs, key)[0]
+
+    @jax.jit
+    def ask(state: Tree) -> tuple[Array, ...]:
+        rollout, valid = imagine.imagine(
+            model,
+            state.model,
+            lambda obs, key: act(state, obs, key),
+            model.start(state.model, rows),
+            rows.transitions.obs,
+            config.horizon,
+            jax.random.key(1),
+        )
+
+        def spread(obs: Array) -> Array:
+            return jnp.std(q_values(state, obs, act(state, obs, jax.random.key(2))), axis=0)
+
+        def doubt(obs: Array) -> Array:
+            key = jax.random.key(3)
+            _, prediction = model.step(state.model, transforms.at(model, state.model, obs), act(state, obs, key), key)
+            return transforms.doubt(measure, prediction)
+
+        flat = rollout.obs.reshape(-1, rollout.obs.shape[-1])
+        last = rollout.next_obs[-1]
+        edge = valid[-1] & (rollout.discount[-1] > 0)
+        return spread(flat), doubt(flat), valid.reshape(-1), spread(last), doubt(last), edge
+
+    found = []
+    for index in range(len(run.members)):
+        state = jax.tree.map(lambda leaf, index=index: leaf[index], run.parameters)
+        found.append(_columns(config, *(np.asarray(x) for x in ask(state))))
+    return found
+
+
+def _columns(
+    config: Any,
+    spread: np.ndarray,
+    doubt: np.ndarray,
+    valid: np.ndarray,
+    last_spread: np.ndarray,
+    last_doubt: np.ndarray,
+    edge: np.ndarray,
+) -> dict[str, float]:
+    here, there = spread[valid], last_spread[edge]
+    return {
+        "horizon": config.horizon,
+        "accuracy": {"learned": 0.0, "oracle": 1.0}.get(config.kind, config.accuracy),
+        "edge_share": (1.0 - config.real / config.batch) * float(edge.sum() / max(valid.sum(), 1)),
+        "edge_spread": _mean(there),
+        "inside_spread": _mean(here),
+        "spread_effect": stats.effect_size(there, here),
+        "edge_penalty": _mean(last_doubt[edge]),
+        "inside_penalty": _mean(doubt[valid]),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    """NaN without values: where every rollout has ended before its last step."""
+    return float(values.mean()) if values.size else float("nan")

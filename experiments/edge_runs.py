@@ -1,0 +1,66 @@
+"""Making the runs that `edge_tasks` describes, and asking them about the edge of reach.
+
+The runs are those of `experiments.offline_mbrl` and lie in its folder of run directories; their rows, with what they
+were asked, stand in <out>/edge_of_reach/summary.csv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments import edge_probes, offline_mbrl, options, reproduce
+from experiments.box_studies import EXPERIMENT
+from jaxrl_suite import data
+from jaxrl_suite.report import stats
+from jaxrl_suite.report.claims import Needed
+from jaxrl_suite.train import rundir
+
+
+def run(
+    need: Needed, seeds: str, preset: str, out: Path, more: Sequence[str], console: Console
+) -> tuple[int, list[dict[str, Any]]]:
+    """Train an arm, or find it trained -> exit code and its summary rows, with what its edge of reach is like.
+
+    `more` are further options of `experiments.offline_mbrl`.
+    """
+    words = [*reproduce.words_of(need, seeds, reproduce.Options(preset=preset, out=out)), *more]
+    shared, entry, config = options.offline(words, "python -m experiments.edge_of_reach", "")
+    code = offline_mbrl.train(shared, entry, config, console)
+    if code:
+        return code, []
+    dataset, info = data.load(need.dataset)
+    described = offline_mbrl.describe(shared, entry, config, offline_mbrl.spec_of(dataset, info), info)
+    summary = out / EXPERIMENT / "summary.csv"
+    known = {row["run_id"]: row for row in rundir.read_rows(summary)} if summary.exists() else {}
+    ids = described.run_ids
+    if "--fresh" in more or not all(run_id in known for run_id in ids):
+        path, _ = rundir.look(out, offline_mbrl.EXPERIMENT, described.label, described.group)
+        trained = {row["run_id"]: row for row in rundir.read_rows(out / offline_mbrl.EXPERIMENT / "summary.csv")}
+        probed = edge_probes.of_run(path, dataset)
+        known = {
+            run_id: {**trained[run_id], "experiment": EXPERIMENT, **found}
+            for run_id, found in zip(ids, probed, strict=True)
+        }
+        rundir.upsert_rows(summary, list(known.values()), list(known[ids[0]]))
+    return 0, [known[run_id] for run_id in ids]
+
+
+def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """A study for the terminal: means over seeds, with 95% t-intervals of the score."""
+    shown = Table("algorithm", "settings", "seeds", "score", "return", "Q at start", "true", "spread at the edge")
+    shown.title = title
+    arms = dict.fromkeys((row["algo"], row["settings"]) for row in rows)
+    for arm in arms:
+        mine = [row for row in rows if (row["algo"], row["settings"]) == arm]
+        interval = stats.mean_interval([float(row["score_last"]) for row in mine])
+        bounds = f" [{interval.low:.1f}, {interval.high:.1f}]" if interval.bounded else ""
+        names = ("return_last", "q_last", "mc_last")
+        means = [f"{sum(float(row[name]) for row in mine) / len(mine):,.1f}" for name in names]
+        effect = f"d = {sum(float(row['spread_effect']) for row in mine) / len(mine):.2f}"
+        shown.add_row(*arm, str(len(mine)), f"{interval.estimate:.1f}{bounds}", *means, effect)
+    return shown

@@ -1,0 +1,81 @@
+"""Outside the box, which settings are trained: offline algorithms in learned and in true dynamics, on recorded data of
+a MuJoCo task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from jaxrl_suite.algorithms import registry
+from jaxrl_suite.errors import unknown
+from jaxrl_suite.report.claims import Needed
+from jaxrl_suite.train import settings
+
+TASKS = ("hopper", "halfcheetah", "walker2d")
+SEEDS = 5
+# What all algorithms share at the quick preset: little enough for two cores, and few real rows, as in the papers.
+QUICK: dict[str, Any] = {
+    "updates": 5_000,
+    "evaluations": 5,
+    "hidden": (64, 64),
+    "rollouts": 1_000,
+    "real_ratio": 0.05,
+}
+ACCURACIES = (-1.0, -0.5, 0.5)  # from a random model (-1) to half way to the truth; 0 and 1 are the methods' own worlds
+HORIZONS = (1, 20)
+TRUE = {"world": "oracle"}
+
+
+class Arm(NamedTuple):
+    """An algorithm with fields of its Config changed."""
+
+    algo: str
+    changes: dict[str, Any]
+
+
+STUDIES: dict[str, tuple[Arm, ...]] = {
+    "methods": (
+        *(Arm(algo, {}) for algo in ("mbpo", "ravl", "mopo")),
+        *(Arm(algo, TRUE) for algo in ("mbpo", "ravl", "combo")),
+    ),
+    "horizons": tuple(Arm("mbpo", {**TRUE, "horizon": horizon}) for horizon in HORIZONS),
+    "accuracy": tuple(
+        Arm(algo, {"world": "interpolate", "accuracy": accuracy})
+        for algo in ("mbpo", "ravl")
+        for accuracy in ACCURACIES
+    ),
+}
+
+
+def dataset_of(task: str) -> str:
+    """The data that a task's studies learn from."""
+    return f"{task}-medium-replay-mini"
+
+
+def needed(task: str, arm: Arm, preset: str = "quick", updates: int = 0) -> Needed:
+    """The runs of an arm, as claims and summaries name them.
+
+    Raises:
+        UserError: no such preset.
+    """
+    entry = registry.get(arm.algo)
+    if preset not in entry.presets:
+        raise unknown("preset", preset, entry.presets)
+    before = registry.preset(entry, preset, dataset_of(task))
+    changes = {**(QUICK if preset == "quick" else {}), **({"updates": updates} if updates else {}), **arm.changes}
+    config = replace(before, **changes)
+    text = settings.differences(settings.fields(config), settings.fields(before))
+    return Needed(arm.algo, dataset_of(task), text)
+
+
+def chosen(only: str) -> dict[str, tuple[Arm, ...]]:
+    """The studies of these names; all without any.
+
+    Raises:
+        UserError: an unknown study.
+    """
+    names = [name.strip() for name in only.split(",")] if only else list(STUDIES)
+    for name in names:
+        if name not in STUDIES:
+            raise unknown("study", name, STUDIES)
+    return {name: STUDIES[name] for name in names}

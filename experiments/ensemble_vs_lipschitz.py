@@ -1,0 +1,241 @@
+"""An ensemble of dynamics models, or a single one and a value that is kept from being steep?
+
+Online MBPO with {probabilistic, deterministic} x {ensemble, single} models and {none, spectral, adversarial, random}
+mechanisms on the critics, beside SAC with one update per step (sac) and with as many as MBPO has (sac-utd), in a pure
+environment. All seeds of an arm train as one program, arms one after another, so that each has its own time. The same
+command resumes what was stopped, and prints what has finished.
+
+Rows per seed go to <out>/ensemble_vs_lipschitz/summary.csv, and what is measured over training (value-aware model error
+on held-out real rows, bound and estimates of the value's slope) to diagnostics.csv beside it. The paper is Zheng et al.
+2023 (arXiv 2302.01244); its constants are not known to us, and these are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from experiments import curves, lipschitz_arms, lipschitz_claims, lipschitz_probes, options, publishing, report
+from experiments import reproduce as reproduction
+from experiments.lipschitz_arms import AGENT, EXPERIMENT, SOLVED, Arm
+from jaxrl_suite import mesh
+from jaxrl_suite.algorithms import registry as algorithms
+from jaxrl_suite.envs import registry as envs
+from jaxrl_suite.errors import UserError, exits_cleanly
+from jaxrl_suite.report import stats
+from jaxrl_suite.report.claims import REPORTED, judge
+from jaxrl_suite.train import identity, interrupts, loop, rundir, session
+from jaxrl_suite.train.display import Display
+from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
+from jaxrl_suite.types import Tree
+from jaxrl_suite.values import lipschitz
+
+SUMMARY, DIAGNOSTICS = "summary.csv", "diagnostics.csv"
+PARTS = ("seconds_fit", "seconds_dream", "seconds_learn")
+MORE = (
+    *lipschitz_probes.MEASURES,
+    "log_model_error",
+    *PARTS,
+    "seconds_seed",
+    "log_seconds",
+    "env_steps",
+    "explore",
+    "solved",
+)
+COLUMNS = [*session.SUMMARY_COLUMNS, *MORE]
+DIAGNOSTIC_COLUMNS = ["key_id", "run_id", "seed", "evaluation", "return_mean", *lipschitz_probes.MEASURES]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the experiment."""
+
+    env: str = "pendulum"
+    """Environment: pendulum, cartpole_swingup."""
+    preset: str = "quick"
+    """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (MBPO's sizes, an accelerator)."""
+    models: str = ""
+    """Train only these, with commas between: probabilistic-ensemble, deterministic-ensemble, probabilistic-single,
+    deterministic-single, sac, sac-utd; by default all."""
+    mechanisms: str = ""
+    """With only these on the critics, with commas between: none, spectral, adversarial, random; by default all."""
+    seeds: str = ""
+    """How many seeds, from 0 on (5), or a range (1000:1002); by default 5."""
+    episodes: int = 10
+    """Episodes per evaluation and seed."""
+    out: Path = Path("runs")
+    """Folder for runs."""
+    fresh: bool = False
+    """Start over beside earlier runs of the same configuration, instead of resuming or returning them."""
+    checkpoint_seconds: float = 60.0
+    """Seconds between two checkpoints."""
+    publish: bool = False
+    """Add the rows to results/, and renew its claims, curves and page."""
+
+
+# --- Running ---
+class Group:
+    """An arm with all its seeds."""
+
+    def __init__(self, arm: Arm, seeds: tuple[int, ...], chosen: Options) -> None:
+        self.arm, self.seeds, self.chosen = arm, seeds, chosen
+        self.config = arm.config(chosen.env, chosen.preset)
+        options.require_positive(self.config)
+        self.spec = envs.spec(chosen.env)
+        plan = {"dataset": chosen.env, "rows": 1, "preset": chosen.preset, "episodes": chosen.episodes}
+        self.frozen = session.freeze(EXPERIMENT, algorithms.get(AGENT), self.config, self.spec.name, **plan)
+        self.id = identity.group_id(self.frozen, seeds, None, mesh.parse("data:1", 1, False).layout())
+        self.run_ids = [identity.run_id(self.frozen, seed) for seed in seeds]
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.arm.model}-{self.arm.mechanism}-{self.chosen.env}"
+
+
+def run_group(group: Group, display: Display) -> int:
+    """Train an arm, or find it trained -> exit code."""
+    chosen, built = group.chosen, session.build(group.frozen)
+    shown = {"config": group.frozen, "seeds": group.seeds}
+    with rundir.open_run(chosen.out, EXPERIMENT, group.label, shown, group.id, chosen.fresh) as directory:
+        if directory.state == "finished":
+            display.note(f"{group.label}: has finished before")
+            return 0
+        resumed, folder = directory.state == "resumable", directory.path.parent
+        job = loop.Job(
+            spec=built.spec,
+            algorithm=built.algorithm,
+            data=None,
+            seeds=group.seeds,
+            config=group.frozen,
+            episodes=chosen.episodes,
+            checkpoint_seconds=chosen.checkpoint_seconds,
+            evaluator=_evaluator(group, built, folder / DIAGNOSTICS),
+        )
+        outcome = loop.run(job, directory, display)
+        if not outcome.finished:
+            display.note("interrupted and saved; the same command resumes")
+            return interrupts.RESUMABLE
+        more = {"dataset": chosen.env, "preset": chosen.preset, "group_id": group.id, "resumed": resumed}
+        more["behaviour_return"] = math.nan
+        rows = session.summary_rows(directory, job.members, [group.frozen] * len(group.seeds), outcome, more)
+        _complete(group, rows, outcome, built, display)
+        rundir.upsert_rows(folder / SUMMARY, rows, COLUMNS)
+        directory.finish("diverged" if np.all(outcome.diverged) else "finished")
+    return 0
+
+
+def _evaluator(group: Group, built: session.Built, path: Path) -> Evaluator:
+    """The usual evaluation, which also writes down the diagnostics."""
+    usual = make_evaluator(built.spec, built.algorithm, group.config.gamma, group.chosen.episodes)
+    ask = lipschitz_probes.measures(built.spec, group.config, built.algorithm)
+
+    def evaluate(states: Tree, seeds: Sequence[int], index: int) -> Episodes:
+        episodes = usual(states, seeds, index)
+        found = {name: np.asarray(x, float) for name, x in ask(states).items()}
+        rows = [
+            {
+                "key_id": f"{run_id}-{index}",
+                "run_id": run_id,
+                "seed": seed,
+                "evaluation": index,
+                "return_mean": float(episodes.returns[member].mean()),
+                **{name: float(x[member]) for name, x in found.items()},
+            }
+            for member, (run_id, seed) in enumerate(zip(group.run_ids, seeds, strict=True))
+        ]
+        rundir.upsert_rows(path, rows, DIAGNOSTIC_COLUMNS, key="key_id")
+        return episodes
+
+    return evaluate
+
+
+def _complete(group: Group, rows: list[dict], outcome: loop.Outcome, built: session.Built, display: Display) -> None:
+    """Add to the rows of an arm what is measured on its final agents."""
+    states, env = outcome.result, group.chosen.env
+    found = lipschitz_probes.measures(built.spec, group.config, built.algorithm)(states)
+    taken = lipschitz_probes.seconds(built.spec, group.config, states)
+    own = sum(taken.values()) / len(group.seeds)
+    for index, row in enumerate(rows):
+        row |= {"algo": group.arm.model, "settings": lipschitz_arms.text(group.arm), **taken}
+        row |= {name: float(x[index]) for name, x in found.items()}
+        row |= {"log_model_error": math.log(row["model_error"]) if row["model_error"] > 0 else math.nan}
+        row |= {"seconds_seed": own, "log_seconds": math.log(own), "env_steps": group.config.steps}
+        row |= {"explore": group.config.explore, "solved": SOLVED[env]}
+    upper, needed = (np.mean([row[name] for row in rows]) for name in ("lipschitz_upper", "slope_needed"))
+    if group.arm.mechanism != "none" and (warning := lipschitz.too_tight(float(upper), float(needed))):
+        display.note(f"{group.label}: {warning}")
+
+
+# --- After the runs ---
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The arms for the terminal: means over seeds, returns with 95% t-intervals."""
+    shown = Table("model", "mechanism", "seeds", "return", "V error", "model error", "bound", "slope", "|V|", "s/seed")
+    for (model, text), mine in pd.DataFrame(rows).groupby(["algo", "settings"], sort=False):
+        interval = stats.mean_interval(mine["return_last"].to_numpy(float))
+        bounds = f" [{interval.low:.0f}, {interval.high:.0f}]" if interval.bounded else ""
+        names = ("value_error", "model_error", "lipschitz_upper", "slope_mean", "value_scale", "seconds_seed")
+        numbers = [f"{mine[name].mean():.3g}" for name in names]
+        shown.add_row(str(model), str(text) or "none", str(len(mine)), f"{interval.estimate:.0f}{bounds}", *numbers)
+    return shown
+
+
+def show_claims(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
+    """What the rows say about the claims that they are enough for; nothing about runs of tuning seeds."""
+    if any(row["seed"] >= REPORTED for row in rows):
+        return
+    findings = [finding for finding in judge(lipschitz_claims.CLAIMS, rows) if finding.interval.n]
+    if findings:
+        published = reproduction.published_records(publishing.RESULTS, chosen.preset)
+        console.print(reproduction.shown(findings, published))
+
+
+def publish(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
+    """Add rows to results/ with their diagnostics and curves; renew the claims."""
+    folder, runs = publishing.RESULTS / EXPERIMENT, chosen.out / EXPERIMENT
+    known = rundir.read_rows(folder / SUMMARY) if (folder / SUMMARY).exists() else []
+    fresh = {row["run_id"] for row in rows} - {row["run_id"] for row in known}
+    publishing.publish(rows, EXPERIMENT, publishing.RESULTS)
+    mine = [row for row in rundir.read_rows(runs / DIAGNOSTICS) if row["run_id"] in fresh]
+    kept = [{name: row[name] for name in DIAGNOSTIC_COLUMNS} for row in mine]
+    rundir.upsert_rows(folder / DIAGNOSTICS, kept, DIAGNOSTIC_COLUMNS, "key_id")
+    added, _ = curves.publish(folder, runs)
+    report.write(publishing.RESULTS, publishing.RESULTS / "index.html")
+    console.print(f"published: {folder}, {added} learning curves; figures: python -m paper_figs --only={EXPERIMENT}")
+
+
+@exits_cleanly
+def main() -> int:
+    """Make the runs that are missing, show the arms, publish if asked."""
+    options.cache_programs()
+    prog = f"python -m experiments.{EXPERIMENT}"
+    chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
+    console = Console(highlight=False, soft_wrap=True)
+    if chosen.episodes < 1:
+        raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
+    display, arms = Display(console), lipschitz_arms.chosen(chosen.models, chosen.mechanisms)
+    seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
+    groups = [Group(arm, seeds, chosen) for arm in arms]
+    for number, group in enumerate(groups, 1):
+        display.note(f"{number}/{len(groups)}: {group.label}, {len(seeds)} seeds")
+        if code := run_group(group, display):
+            return code
+    wanted = {run_id for group in groups for run_id in group.run_ids}
+    rows = [row for row in rundir.read_rows(chosen.out / EXPERIMENT / SUMMARY) if row["run_id"] in wanted]
+    console.print(table(rows))
+    show_claims(rows, chosen, console)
+    if chosen.publish:
+        publish(rows, chosen, console)
+    return 0
+
+
+if __name__ == "__main__":
+    main()

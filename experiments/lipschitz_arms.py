@@ -1,0 +1,107 @@
+"""The arms of `ensemble_vs_lipschitz`: kinds of world model times mechanisms on the critics, and SAC."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from jaxrl_suite.algorithms import mbpo_online
+from jaxrl_suite.algorithms.mbpo_online import Config
+from jaxrl_suite.errors import unknown
+from jaxrl_suite.report.claims import Needed
+from jaxrl_suite.train import settings
+
+EXPERIMENT = "ensemble_vs_lipschitz"
+AGENT = "jaxrl_suite.algorithms.mbpo_online:make"
+SEEDS = 5
+MODELS = {
+    "probabilistic-ensemble": (False, False),
+    "deterministic-ensemble": (True, False),
+    "probabilistic-single": (False, True),
+    "deterministic-single": (True, True),
+}
+MECHANISMS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "spectral": {"lipschitz": "spectral", "lipschitz_bound": 5.0},
+    "adversarial": {"lipschitz": "adversarial"},
+    "random": {"lipschitz": "random"},
+}
+MODEL_FREE: dict[str, dict[str, Any]] = {"sac": {"real_ratio": 1.0, "utd": 1}, "sac-utd": {"real_ratio": 1.0}}
+# What a task changes in the presets; `solved` is a return that we call solved, of at most 0 and 200.
+QUICK = {
+    "pendulum": {"steps": 5_000, "explore": 500, "utd": 5, "gamma": 0.95, "learning_rate": 2e-3},
+    "cartpole_swingup": {"steps": 12_000, "explore": 2_000, "utd": 6, "tau": 0.02, "evaluations": 10},
+}
+SOLVED = {"pendulum": -250.0, "cartpole_swingup": 100.0}
+
+
+class Arm(NamedTuple):
+    """A kind of model (or none: SAC) and a mechanism."""
+
+    model: str
+    mechanism: str = "none"
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether it has a world model."""
+        return self.model in MODELS
+
+    def config(self, env: str, preset: str) -> Config:
+        """Its Config.
+
+        Raises:
+            UserError: no such preset.
+        """
+        return replace(default(self.model, env, preset), **MECHANISMS[self.mechanism])
+
+    def needed(self, env: str) -> Needed:
+        """Its runs, as claims name them."""
+        return Needed(self.model, env, text(self))
+
+
+def default(model: str, env: str, preset: str) -> Config:
+    """The Config of a kind of model without a mechanism.
+
+    Raises:
+        UserError: no such task, model or preset.
+    """
+    if env not in QUICK:
+        raise unknown("environment of this experiment", env, QUICK)
+    if model not in (*MODELS, *MODEL_FREE):
+        raise unknown("arm", model, (*MODELS, *MODEL_FREE))
+    if preset not in mbpo_online.PRESETS:
+        raise unknown("preset", preset, mbpo_online.PRESETS)
+    own: dict[str, Any] = QUICK[env] if preset == "quick" else {}
+    config = replace(mbpo_online.PRESETS[preset], **own)
+    if model in MODEL_FREE:
+        return replace(config, **MODEL_FREE[model])
+    deterministic, single = MODELS[model]
+    dynamics = replace(config.dynamics, deterministic=deterministic)
+    return replace(config, dynamics=replace(dynamics, members=1, elites=1) if single else dynamics)
+
+
+def text(arm: Arm) -> str:
+    """What an arm changes in its kind of model: `lipschitz=spectral lipschitz_bound=5`."""
+    before = settings.fields(default(arm.model, "pendulum", "quick"))
+    return settings.differences(settings.fields(arm.config("pendulum", "quick")), before)
+
+
+ARMS = (*(Arm(*both) for both in itertools.product(MODELS, MECHANISMS)), *(Arm(name) for name in MODEL_FREE))
+
+
+def chosen(models: str, mechanisms: str) -> tuple[Arm, ...]:
+    """The arms that lists with commas between name; all for empty ones.
+
+    Raises:
+        UserError: an unknown model or mechanism.
+    """
+    wanted = models.split(",") if models else [*MODELS, *MODEL_FREE]
+    how = mechanisms.split(",") if mechanisms else [*MECHANISMS]
+    for name in wanted:
+        if name not in (*MODELS, *MODEL_FREE):
+            raise unknown("arm", name, (*MODELS, *MODEL_FREE))
+    for name in how:
+        if name not in MECHANISMS:
+            raise unknown("mechanism", name, MECHANISMS)
+    return tuple(arm for arm in ARMS if arm.model in wanted and (arm.mechanism in how or not arm.needs_model))

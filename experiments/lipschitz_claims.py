@@ -1,0 +1,149 @@
+"""The claims about ensembles and Lipschitz values. Margins are fixed here, before the runs that are reported."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+from experiments.lipschitz_arms import EXPERIMENT, MECHANISMS, MODELS, SEEDS, Arm
+from jaxrl_suite.report.claims import Claim, Evidence, Needed, Rows, above, above_column
+from jaxrl_suite.report.comparison import settings_of
+
+SOURCE = "Zheng et al. 2023 (arXiv 2302.01244), on other tasks; settings and margins are ours"
+RETURN_MARGIN = {"pendulum": 100.0, "cartpole_swingup": 15.0}  # of returns from about -1,500 to -150; 0 to 200
+ERROR_MARGIN = 0.3  # of the logarithm of the model error: a factor of 1.35
+DIFFERENCE = "mean paired difference of {} over seeds, {}, 95% t-interval"
+KINDS = ("probabilistic", "deterministic")
+MECHANICAL = ("spectral", "adversarial")
+
+
+def correlation(needs: Sequence[Needed], x: str, y: str) -> Callable[[Rows], Evidence]:
+    """Spearman's correlation of two columns across arms, one per seed that finished all of them."""
+
+    def evidence(rows: Rows) -> Evidence:
+        by_seed: dict[int, dict[Needed, tuple[float, float]]] = {}
+        for row in rows:
+            needed = Needed(row["algo"], row["dataset"], settings_of(row))
+            if needed in needs and row["status"] == "finished":
+                by_seed.setdefault(int(row["seed"]), {})[needed] = (float(row[x]), float(row[y]))
+        whole = {seed: mine for seed, mine in sorted(by_seed.items()) if len(mine) == len(needs)}
+        found = [float(scipy_stats.spearmanr(*zip(*mine.values(), strict=True)).statistic) for mine in whole.values()]
+        return Evidence(np.array(found), tuple(whole))
+
+    return evidence
+
+
+def _on(env: str) -> tuple[Claim, ...]:
+    margin = RETURN_MARGIN[env]
+    command = f"python -m experiments.{EXPERIMENT} --env={env}"
+
+    def claim(name: str, words: str, needs: Sequence[Needed], **more: Any) -> Claim:
+        build = functools.partial(Claim, experiment=EXPERIMENT, family=f"{EXPERIMENT}: {env}", command=command)
+        return build(
+            id=f"{env.partition('_')[0]}-{name}",
+            statement=f"on {env}, {words}",
+            needs=tuple(needs),
+            source=SOURCE,
+            seeds=SEEDS,
+            **more,
+        )
+
+    def arm(model: str, mechanism: str = "none") -> Needed:
+        return Arm(model, mechanism).needed(env)
+
+    def pair(name: str, words: str, metric: str, ours: Needed, theirs: Needed, **more: Any) -> Claim:
+        both = f"{ours.algo} {ours.settings}".strip() + f" minus {theirs.algo} {theirs.settings}".rstrip()
+        statistic = DIFFERENCE.format(metric, both)
+        return claim(name, words, (ours, theirs), statistic=statistic, evidence=above(metric, ours, theirs), **more)
+
+    def of_kind(kind: str) -> tuple[Claim, ...]:
+        single, ensemble = arm(f"{kind}-single"), arm(f"{kind}-ensemble")
+        smooth: Mapping[str, Needed] = {name: arm(f"{kind}-single", name) for name in MECHANISMS}
+        return (
+            pair(
+                f"{kind}-ensemble-beats-single",
+                f"without a mechanism, a {kind} ensemble gives a higher last return than a single model",
+                "return_last",
+                ensemble,
+                single,
+            ),
+            *(
+                pair(
+                    f"{kind}-single-{name}-no-worse",
+                    f"a single {kind} model with the {name} mechanism is no worse than the ensemble without",
+                    "return_last",
+                    smooth[name],
+                    ensemble,
+                    kind="non-inferiority",
+                    margin=margin,
+                )
+                for name in MECHANICAL
+            ),
+            *(
+                pair(
+                    f"{kind}-single-{name}-helps",
+                    f"the {name} mechanism raises the last return of a single {kind} model",
+                    "return_last",
+                    smooth[name],
+                    single,
+                )
+                for name in MECHANICAL
+            ),
+            pair(
+                f"{kind}-adversarial-beats-random",
+                f"with a single {kind} model, adversarial noise gives a higher last return than random noise",
+                "return_last",
+                smooth["adversarial"],
+                smooth["random"],
+            ),
+            pair(
+                f"{kind}-model-error-alike",
+                f"the model error of a single {kind} model is that of the ensemble's members, within a factor of 1.35",
+                "log_model_error",
+                single,
+                ensemble,
+                kind="equivalence",
+                margin=ERROR_MARGIN,
+            ),
+            pair(
+                f"{kind}-single-is-cheaper",
+                f"the {kind} ensemble takes more time than a single model with the spectral mechanism",
+                "log_seconds",
+                ensemble,
+                smooth["spectral"],
+            ),
+        )
+
+    every = [arm(model, mechanism) for model in MODELS for mechanism in MECHANISMS]
+    learner = arm("probabilistic-ensemble")
+    return (
+        claim(
+            "mbpo-solves",
+            "MBPO with a probabilistic ensemble ends above the return that we call solved",
+            (learner,),
+            statistic="mean of the last return less that return, 95% t-interval",
+            evidence=above_column("return_last", learner, "solved"),
+        ),
+        *(one for kind in KINDS for one in of_kind(kind)),
+        *(
+            claim(
+                f"value-error-follows-{name}",
+                f"across the arms with a model, the value-aware model error rises with {words}",
+                every,
+                statistic=f"Spearman's correlation of value_error and {name} over 16 arms, mean over seeds, "
+                "95% t-interval",
+                evidence=correlation(every, name, "value_error"),
+            )
+            for name, words in (
+                ("lipschitz_upper", "the product of the critics' spectral norms"),
+                ("slope_mean", "the mean length of the value's gradient"),
+            )
+        ),
+    )
+
+
+CLAIMS = tuple(claim for env in RETURN_MARGIN for claim in _on(env))

@@ -1,0 +1,96 @@
+"""What is measured on online agents: value-aware model error on held-out real rows, slopes, and time by part."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_suite import buffer
+from jaxrl_suite.algorithms import actor_critic, mbpo_online
+from jaxrl_suite.algorithms.actor_critic import ActorCriticConfig
+from jaxrl_suite.models import ensemble, refit
+from jaxrl_suite.types import Algorithm, Array, Key, Spec, Transition, Tree
+from jaxrl_suite.values import lipschitz
+
+ROWS = 512  # held-out rows that are asked about, evenly spread
+SAMPLES = 8  # draws of the model for each
+RADIUS, STEPS = 0.05, 5  # of the search for steep places
+MEASURES = (
+    *("value_error", "model_error", "lipschitz_upper", "slope_mean", "slope_max", "slope_found"),
+    *("value_scale", "slope_needed"),
+)
+
+
+def rewards_to_go(rows: Transition, size: Array, gamma: Array) -> Array:
+    """Discounted sums of the rewards that follow each row `[rows]`, as if episodes went on where they were cut."""
+    reward = jnp.where(jnp.arange(rows.reward.shape[0]) < size, rows.reward, 0.0)
+    step = lambda after, now: ((total := now[0] + gamma * now[1] * after), total)  # noqa: E731
+    return jax.lax.scan(step, jnp.zeros(()), (reward, rows.discount), reverse=True)[1]
+
+
+def measure(spec: Spec, config: mbpo_online.Config, algorithm: Algorithm, state: Any, key: Key) -> dict[str, Array]:
+    """`MEASURES` of one agent; the model's are NaN where there is none."""
+    model, modelled = ensemble.make(spec, config.dynamics), config.real < config.batch
+    draw_key, slope_key = jax.random.split(key)
+    held = jnp.maximum(state.replay.size // refit.HELD, 1)
+    chosen = refit.held_row((jnp.arange(ROWS) * held) // ROWS)
+    rows = buffer.take(state.replay.data, chosen)
+
+    def value(obs: Array) -> Array:
+        action = algorithm.act(state, (), obs, key)[0]  # deterministic: the key has no part in it
+        assert algorithm.q_value is not None
+        return algorithm.q_value(state, obs, action)
+
+    def imagine(key: Key) -> Array:
+        return model.step(state.model.params, rows.obs, rows.action, key)[1].obs
+
+    imagined = jax.lax.map(imagine, jax.random.split(draw_key, SAMPLES))
+    slopes, values = lipschitz.gradient_norms(value, rows.obs), value(rows.obs)
+    to_go = rewards_to_go(state.replay.data, state.replay.size, state.agent.hypers.gamma)
+    whole = chosen < state.replay.size - 2.0 / (1.0 - config.gamma)  # later sums lack most of their terms
+    to_go = jnp.where(whole, to_go[chosen], to_go[0])
+    found = {
+        "value_error": jnp.mean(lipschitz.value_aware_error(value, rows.next_obs, imagined)),
+        "model_error": jnp.mean(lipschitz.model_error(rows.next_obs, imagined)),
+        "lipschitz_upper": jnp.max(lipschitz.upper_bound(state.agent.critic)),
+        "slope_mean": jnp.mean(slopes),
+        "slope_max": jnp.max(slopes),
+        "slope_found": jnp.max(lipschitz.steepest(value, rows.obs, RADIUS, STEPS, slope_key)),
+        "value_scale": jnp.mean(jnp.abs(values)),
+        "slope_needed": lipschitz.slope_needed(to_go, rows.obs),
+    }
+    return found if modelled else found | {"value_error": jnp.nan * values[0], "model_error": jnp.nan * values[0]}
+
+
+def measures(spec: Spec, config: mbpo_online.Config, algorithm: Algorithm) -> Any:
+    """The function members' states -> `MEASURES`, each `[population]`, compiled once."""
+    return jax.jit(jax.vmap(lambda state: measure(spec, config, algorithm, state, jax.random.key(0))))
+
+
+def seconds(spec: Spec, config: mbpo_online.Config, states: Tree) -> dict[str, float]:
+    """What fits, rollouts and updates take over a whole run and population, from one tick of each timed by itself."""
+    shape = ActorCriticConfig(config.critics, config.hidden, config.batch, lipschitz=config.smoothness())
+    tick = mbpo_online.parts(spec, config, actor_critic.make(spec, shape))
+    ticks = (config.steps - config.explore) // config.period
+    parts = {"fit": tick.fit, "dream": tick.dream, "learn": tick.learn}
+    if config.real == config.batch:
+        parts = {"learn": tick.learn}
+    found = dict.fromkeys(("fit", "dream", "learn"), 0.0)
+    for name, part in parts.items():
+        program = jax.jit(jax.vmap(part))
+        jax.block_until_ready(jax.tree.leaves(_numbers(program(states))))
+        taken = []
+        for _ in range(2):
+            start = time.perf_counter()
+            jax.block_until_ready(jax.tree.leaves(_numbers(program(states))))
+            taken.append(time.perf_counter() - start)
+        found[name] = float(np.min(taken)) * ticks
+    return {f"seconds_{name}": value for name, value in found.items()}
+
+
+def _numbers(tree: Tree) -> Tree:
+    return [leaf for leaf in jax.tree.leaves(tree) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]

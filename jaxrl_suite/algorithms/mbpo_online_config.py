@@ -1,0 +1,93 @@
+"""What sets online MBPO (`mbpo_online`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
+from jaxrl_suite.models import ensemble, refit
+
+
+@dataclass(frozen=True)
+class Config(LipschitzOptions):
+    """MBPO, online."""
+
+    steps: int = 125_000
+    """Environment steps in all, exploration included."""
+    explore: int = 5_000
+    """Environment steps with uniformly random actions before training starts."""
+    envs: int = 1
+    """Environments that step together."""
+    period: int = 250
+    """Environment steps between two fits of the model."""
+    utd: int = 20
+    """Gradient updates per environment step."""
+    rollouts: int = 100_000
+    """Imagined rollouts after each fit."""
+    horizon: tuple[int, int] = (1, 1)
+    """First and last length of a rollout."""
+    horizon_epochs: tuple[int, int] = (20, 150)
+    """Between which epochs it changes."""
+    epoch: int = 1_000
+    """Environment steps of an epoch."""
+    retain: int = 1
+    """Refreshes whose imagined rows are drawn."""
+    real_ratio: float = 0.05
+    """Share of real transitions in a batch; with 1 there is no model."""
+    dynamics: ensemble.EnsembleConfig = field(default_factory=ensemble.EnsembleConfig)
+    """The world model."""
+    fit: refit.RefitConfig = field(default_factory=refit.RefitConfig)
+    """How it is fitted."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of actor and critics."""
+    critics: int = 2
+    """Number of critics."""
+    batch: int = 256
+    """Transitions per gradient update."""
+    gamma: float = 0.99
+    """Discount per step."""
+    tau: float = 0.005
+    """Share of the critic in each update of the target critic."""
+    learning_rate: float = 3e-4
+    """Adam's step size, for actor, critics and temperature."""
+    evaluations: int = 20
+    """Evaluations of the policy, evenly spaced."""
+
+    @property
+    def real(self) -> int:
+        """Real transitions per batch; they come first."""
+        return int(self.real_ratio * self.batch)
+
+
+QUICK = Config(
+    steps=3_000,
+    explore=400,
+    period=100,
+    utd=4,
+    rollouts=2_000,
+    retain=2,
+    dynamics=ensemble.EnsembleConfig(members=5, elites=3, hidden=(64, 64)),
+    fit=refit.RefitConfig(steps=200, batch=128),
+    hidden=(64, 64),
+    batch=128,
+    gamma=0.98,
+    tau=0.01,
+    learning_rate=1e-3,
+    evaluations=13,
+)
+PRESETS = {
+    "smoke": replace(
+        QUICK,
+        steps=240,
+        explore=200,
+        period=20,
+        rollouts=50,
+        dynamics=replace(QUICK.dynamics, hidden=(16, 16)),
+        fit=refit.RefitConfig(steps=10, batch=32),
+        hidden=(16, 16),
+        batch=32,
+        evaluations=2,
+    ),
+    "quick": QUICK,
+    "paper": Config(),
+}

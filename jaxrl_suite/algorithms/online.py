@@ -1,0 +1,34 @@
+"""What online algorithms in pure environments share: a step of every environment, schedules, and phases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_suite import buffer
+from jaxrl_suite.types import Array, Env, Key, Transition
+
+
+def truncated_linear(at: Array, between: tuple[int, int], ends: tuple[int, int]) -> Array:
+    """floor of the line through (between[0], ends[0]) and (between[1], ends[1]), kept within the ends: int32 `[]`.
+
+    In whole numbers: a quotient in float32 may fall just short of what it should reach.
+    """
+    span = max(between[1] - between[0], 1)
+    line = ends[0] + jnp.asarray((at - between[0]) * (ends[1] - ends[0])) // span
+    return jnp.clip(line, min(ends), max(ends)).astype(jnp.int32)
+
+
+def interact(world: Env, state: Any, policy: Callable[[Array, Key], Array], key: Key) -> Any:
+    """One step of every environment of a state that has obs `[envs, .]`, env, replay and step; the replay gets it."""
+    act_key, step_key = jax.random.split(key)
+    envs = state.obs.shape[0]
+    # A diverged policy must not send NaN into a simulator.
+    action = jnp.nan_to_num(policy(state.obs, act_key))
+    env, timestep = jax.vmap(world.step)(state.env, action, jax.random.split(step_key, envs))
+    rows = Transition(state.obs, action, timestep.reward, 1.0 - timestep.terminated, timestep.obs)
+    replay = buffer.insert(state.replay, rows, timestep.valid)
+    return state._replace(replay=replay, obs=env.obs, env=env, step=state.step + envs)

@@ -1,0 +1,112 @@
+"""Ensembles against Lipschitz values: returns in training, value-aware error by slope, time, and model error by arm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
+
+from experiments import curves
+from experiments.lipschitz_arms import EXPERIMENT, MECHANISMS, MODEL_FREE, MODELS, Arm, text
+from jaxrl_suite.report import mean_interval
+from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+
+COLOURS = {"none": GREY, "spectral": BLUE, "adversarial": ORANGE, "random": GREEN}
+MARKERS = {
+    "probabilistic-ensemble": "s",
+    "deterministic-ensemble": "D",
+    "probabilistic-single": "o",
+    "deterministic-single": "^",
+    "sac": "x",
+    "sac-utd": "+",
+}
+NAMES = {name: name.replace("-", ", ") for name in MODELS} | {"sac": "SAC", "sac-utd": "SAC, as many updates"}
+
+
+def draw(results: Path) -> dict[str, Figure]:
+    """Figures by path without ending, per task and preset, from the csv files of `results/ensemble_vs_lipschitz`."""
+    folder = results / EXPERIMENT
+    rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str}).fillna({"settings": ""})
+    rows = rows[rows["status"] == "finished"]
+    known = {text(Arm("probabilistic-single", name)): name for name in MECHANISMS}
+    rows = rows.assign(mechanism=rows["settings"].map(known))
+    found: dict[str, Figure] = {}
+    for (env, preset), mine in rows.groupby(["dataset", "preset"]):
+        stem = f"{EXPERIMENT}/{env}-{{}}" + ("" if preset == "quick" else f"-{preset}")
+        found[stem.format("returns")] = _returns(mine, curves.read(folder / curves.CURVES))
+        found[stem.format("arms")] = _arms(mine)
+    return found
+
+
+# --- Returns over training ---
+def _returns(rows: pd.DataFrame, known: dict) -> Figure:
+    figure = Figure(figsize=(11.0, 3.0), layout="constrained")
+    panels = figure.subplots(1, len(MODELS), sharey=True)
+    free = rows[rows["algo"].isin(MODEL_FREE)]
+    for axes, model in zip(panels, MODELS, strict=True):
+        for mechanism, mine in rows[rows["algo"] == model].groupby("mechanism", sort=False):
+            _curve(axes, mine, known, COLOURS[str(mechanism)], "-", str(mechanism))
+        for (name, mine), style in zip(free.groupby("algo"), (":", "--"), strict=False):
+            _curve(axes, mine, known, PURPLE, style, NAMES[str(name)])
+        axes.set_title(NAMES[model])
+        axes.set_xlabel("environment steps")
+    panels[0].set_ylabel("return")
+    panels[-1].legend(frameon=False, fontsize=7, loc="lower right")
+    return figure
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, known: dict, colour: str, style: str, label: str) -> None:
+    """Means over seeds with 95% t-intervals; updates are as many after every environment step."""
+    own = [(row, known[row["run_id"]]) for _, row in rows.iterrows() if row["run_id"] in known]
+    length = min((len(curve) for _, curve in own), default=0)
+    if not length:
+        return
+    values = np.array([[at["return_mean"] for at in curve[:length]] for _, curve in own])
+    intervals = [mean_interval(values[:, index]) for index in range(length)]
+    row, curve = own[0]
+    trained, after = row["env_steps"] - row["explore"], curve[-1]["update"]
+    steps = [row["explore"] + trained * at["update"] / after for at in curve[:length]]
+    axes.plot(steps, [one.estimate for one in intervals], color=colour, linestyle=style, label=label, linewidth=1.2)
+    low, high = ([getattr(one, end) for one in intervals] for end in ("low", "high"))
+    axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+# --- Arms at the end of training ---
+def _arms(rows: pd.DataFrame) -> Figure:
+    figure = Figure(figsize=(11.0, 3.6), layout="constrained")
+    error, time, model = figure.subplots(1, 3)
+    with_model = rows[rows["algo"].isin(list(MODELS))]
+    _points(error, with_model, "lipschitz_upper", "value_error")
+    error.set(xscale="log", yscale="log", xlabel="product of the critics' norms", ylabel="value-aware model error")
+    _points(time, rows, "seconds_seed", "return_last")
+    time.set(xscale="log", xlabel="seconds of training per seed", ylabel="last return")
+    ticks = list(MODELS)
+    _points(model, with_model, lambda mine: ticks.index(mine["algo"].iloc[0]) + _shift(mine), "model_error")
+    model.set(yscale="log", ylabel="model error |s' - s^|")
+    model.set_xticks(range(len(ticks)), [NAMES[name].replace(", ", "\n") for name in ticks], fontsize=7)
+    for axis in (error.xaxis, error.yaxis, time.xaxis, model.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+    marks = [Line2D([], [], color="k", marker=MARKERS[n], linestyle="", label=NAMES[n]) for n in MARKERS]
+    hues = [Line2D([], [], color=COLOURS[n], marker="o", linestyle="", label=n) for n in COLOURS]
+    figure.legend(handles=[*marks, *hues], loc="outside lower center", ncols=5, frameon=False, fontsize=7)
+    return figure
+
+
+def _shift(mine: pd.DataFrame) -> float:
+    return 0.15 * (list(MECHANISMS).index(mine["mechanism"].iloc[0]) - 1.5)
+
+
+def _points(axes: Axes, rows: pd.DataFrame, x: str | Callable[[pd.DataFrame], float], y: str) -> None:
+    """Every seed faintly, and the median of every arm."""
+    for (name, mechanism), mine in rows.groupby(["algo", "mechanism"], sort=False):
+        across = np.full(len(mine), x(mine)) if callable(x) else mine[x].to_numpy(float)
+        up = mine[y].to_numpy(float)
+        colour = COLOURS[str(mechanism)] if name in MODELS else PURPLE
+        axes.scatter(across, up, color=colour, marker=MARKERS[str(name)], s=9, alpha=0.35, linewidths=0.8)
+        axes.scatter(np.median(across), np.median(up), color=colour, marker=MARKERS[str(name)], s=48)

@@ -1,0 +1,142 @@
+"""The experiment on ensembles and Lipschitz values: arms, probes, claims, figures and the command."""
+
+import dataclasses
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import curves, ensemble_vs_lipschitz, lipschitz_arms, lipschitz_claims, lipschitz_probes
+from experiments.lipschitz_arms import ARMS, EXPERIMENT, MECHANISMS, MODELS, Arm
+from jaxrl_suite.report.claims import judge
+from jaxrl_suite.train import rundir
+from jaxrl_suite.types import Transition
+from paper_figs import ensemble_vs_lipschitz as figures
+
+QUICK = {env: {arm: arm.config(env, "quick") for arm in ARMS} for env in lipschitz_arms.QUICK}
+
+
+# --- arms ---
+def test_arms_are_every_model_with_every_mechanism_and_sac_twice():
+    assert len(ARMS) == len(MODELS) * len(MECHANISMS) + 2 == len(set(QUICK["pendulum"].values()))
+    for arm, config in QUICK["pendulum"].items():
+        assert config.smoothness().active == (arm.mechanism != "none")
+        assert (config.real == config.batch) == (not arm.needs_model)
+        if arm.needs_model:
+            assert config.dynamics.deterministic == arm.model.startswith("deterministic")
+            assert (config.dynamics.members == 1) == arm.model.endswith("single")
+
+
+def test_noise_is_of_equal_size_with_and_without_an_attack():
+    plain, attacked = (QUICK["pendulum"][Arm("probabilistic-single", name)] for name in ("random", "adversarial"))
+    assert dataclasses.replace(attacked, lipschitz="random") == plain
+
+
+def test_one_text_names_a_mechanism_on_every_model():
+    for name in MECHANISMS:
+        assert len({lipschitz_arms.text(Arm(model, name)) for model in MODELS}) == 1
+    assert lipschitz_arms.text(Arm("probabilistic-ensemble")) == ""
+
+
+# --- probes ---
+def test_rewards_to_go_are_discounted_sums_that_end_with_the_rows():
+    reward = jnp.array([1.0, 2.0, 3.0, 99.0])
+    rows = Transition(jnp.zeros((4, 1)), None, reward, jnp.array([1.0, 0.0, 1.0, 1.0]), None)
+    found = lipschitz_probes.rewards_to_go(rows, jnp.int32(3), jnp.float32(0.5))
+    np.testing.assert_allclose(found, [2.0, 2.0, 3.0, 0.0])
+
+
+# --- claims ---
+def rows(seeds=3, **changes):
+    """Made-up rows of all arms, whose value error is their slope."""
+    noise, found = np.random.default_rng(0), []
+    for number, arm in enumerate(ARMS):
+        for seed in range(seeds):
+            row = dict.fromkeys(ensemble_vs_lipschitz.COLUMNS, 0.5) | {"run_id": f"{number}-{seed}", "seed": seed}
+            row |= {"algo": arm.model, "settings": lipschitz_arms.text(arm), "dataset": "pendulum", "preset": "quick"}
+            row |= {"status": "finished", "return_last": -200.0 + noise.normal(), "solved": -250.0}
+            row |= {"lipschitz_upper": 1.0 + number, "slope_mean": 20.0 - number, "value_error": 2.0 + number}
+            row |= {"env_steps": 1000, "explore": 100, "model_error": 0.1, "log_model_error": noise.normal() / 100}
+            found.append(row | changes)
+    return found
+
+
+def test_claims_say_what_the_rows_show():
+    found = {finding.claim.id: finding for finding in judge(lipschitz_claims.CLAIMS, rows())}
+    assert len(found) == len(lipschitz_claims.CLAIMS)
+    assert found["pendulum-mbpo-solves"].verdict == "supported"
+    assert found["pendulum-probabilistic-single-spectral-no-worse"].verdict == "supported"
+    assert found["pendulum-deterministic-model-error-alike"].verdict == "supported"
+    assert found["pendulum-probabilistic-adversarial-beats-random"].verdict == "inconclusive"
+    assert found["pendulum-value-error-follows-lipschitz_upper"].interval.estimate == pytest.approx(1.0)
+    assert found["pendulum-value-error-follows-slope_mean"].verdict == "not supported"
+    assert found["cartpole-mbpo-solves"].interval.n == 0
+
+
+def test_a_correlation_takes_seeds_that_finished_every_arm():
+    some = [row | ({"status": "diverged"} if row["run_id"] == "3-1" else {}) for row in rows()]
+    (claim,) = (c for c in lipschitz_claims.CLAIMS if c.id == "pendulum-value-error-follows-lipschitz_upper")
+    assert claim.evidence(some).seeds == (0, 2)
+
+
+# --- figures ---
+def test_figures_are_drawn_per_task_from_the_files_alone(tmp_path):
+    folder = tmp_path / EXPERIMENT
+    folder.mkdir()
+    made = rows()
+    pd.DataFrame(made).to_csv(folder / "summary.csv", index=False)
+    points = [
+        {"run_id": row["run_id"], "seed": row["seed"], "update": update, "return_mean": -1.0 * update}
+        | {"score": 0.0, "q_start": 0.0, "mc_start": 0.0, "schema_version": curves.SCHEMA_VERSION}
+        for row in made
+        for update in (10, 20)
+    ]
+    pd.DataFrame(points)[list(curves.COLUMNS)].to_csv(folder / curves.CURVES, index=False)
+    drawn = figures.draw(tmp_path)
+    assert set(drawn) == {f"{EXPERIMENT}/pendulum-returns", f"{EXPERIMENT}/pendulum-arms"}
+    lines = drawn[f"{EXPERIMENT}/pendulum-returns"].axes[0].lines
+    assert len(lines) == len(MECHANISMS) + 2
+    np.testing.assert_allclose(lines[0].get_xdata(), [550, 1000])
+
+
+# --- the command ---
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["ensemble_vs_lipschitz", *words])
+    return ensemble_vs_lipschitz.main()
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--env=hopper"], "environment of this experiment"),
+        (["--models=both"], "arm"),
+        (["--mechanisms=spectrum"], "spectral"),
+        (["--preset=fast"], "preset"),
+        (["--episodes=0"], "at least 1"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(words, said, monkeypatch, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, *words, f"--out={tmp_path}")
+    assert stop.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_leaves_rows_and_diagnostics_and_is_not_repeated(monkeypatch, capsys, tmp_path):
+    words = ["--preset=smoke", "--models=deterministic-single,sac", "--mechanisms=spectral", "--seeds=2"]
+    words += ["--episodes=2", f"--out={tmp_path}"]
+    assert run(monkeypatch, *words) == 0
+    found = rundir.read_rows(tmp_path / EXPERIMENT / "summary.csv")
+    assert len(found) == 4 and {row["status"] for row in found} == {"finished"}
+    for row in found:
+        modelled = row["algo"] != "sac"
+        assert np.isfinite([row["value_error"], row["model_error"]]).all() == modelled
+        assert row["slope_found"] <= row["lipschitz_upper"] and row["seconds_learn"] > 0
+        assert (row["seconds_fit"] > 0) == modelled
+    told = rundir.read_rows(tmp_path / EXPERIMENT / "diagnostics.csv")
+    assert len(told) == 2 * len(found)
+    capsys.readouterr()
+    assert run(monkeypatch, *words) == 0
+    assert capsys.readouterr().out.count("has finished before") == 2
