@@ -106,7 +106,7 @@ class Study(NamedTuple):
     seeds: int = SEEDS
 
 
-def arm(head: str, problem: str = MAZE, **changes: object) -> Arm:
+def arm(head: str, problem: str = MAZE, /, **changes: object) -> Arm:
     """An arm by keywords."""
     return Arm(head, tuple(changes.items()), problem)
 
@@ -243,7 +243,8 @@ def rates(path: Path = TUNING) -> dict[tuple[str, str], float]:
     if not path.exists():
         raise UserError(f"there is no {path}; make it with python -m experiments.value_heads --tune")
     table = pd.read_csv(path).groupby(["problem", "head", "rate"])["score"].mean()
-    best = {key: float(scores.idxmax()[-1]) for key, scores in table.groupby(level=[0, 1])}
+    keys = [(str(problem), str(head)) for problem, head in table.index.droplevel(2).unique()]
+    best = {key: float(table.loc[key].idxmax()) for key in keys}
     lacking = sorted({(problem, head) for problem in TUNED for head in TUNED[problem]} - set(best))
     if lacking:
         raise UserError(f"{path} lacks {lacking[0]}; make it anew with python -m experiments.value_heads --tune")

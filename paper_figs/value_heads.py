@@ -109,7 +109,11 @@ def _plasticity(rows: pd.DataFrame) -> Figure | None:
         return None
     figure = Figure(figsize=SMALL, layout="constrained")
     axes = figure.subplots()
-    shifts = [float(name.removeprefix("error_")) for name in rows if name.startswith("error_") and name[-1].isdigit()]
+    shifts = [
+        float(name.removeprefix("error_"))
+        for name in map(str, rows)
+        if name.startswith("error_") and name[-1].isdigit()
+    ]
     for at, one in enumerate(STUDIES["plasticity"].arms):
         mine = _of(rows, one)
         values = [mine[f"error_{shift:.0f}"].to_numpy(float) for shift in shifts]
