@@ -242,9 +242,9 @@ def rates(path: Path = TUNING) -> dict[tuple[str, str], float]:
     """
     if not path.exists():
         raise UserError(f"there is no {path}; make it with python -m experiments.value_heads --tune")
-    table = pd.read_csv(path).groupby(["problem", "head", "rate"])["score"].mean()
-    keys = [(str(problem), str(head)) for problem, head in table.index.droplevel(2).unique()]
-    best = {key: float(table.loc[key].idxmax()) for key in keys}
+    best: dict[tuple[str, str], float] = {}
+    for (problem, head), scores in pd.read_csv(path).groupby(["problem", "head"]):
+        best[str(problem), str(head)] = float(scores.groupby("rate")["score"].mean().idxmax())  # type: ignore[arg-type]
     lacking = sorted({(problem, head) for problem in TUNED for head in TUNED[problem]} - set(best))
     if lacking:
         raise UserError(f"{path} lacks {lacking[0]}; make it anew with python -m experiments.value_heads --tune")
