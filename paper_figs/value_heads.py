@@ -220,10 +220,10 @@ def _noise(rows: pd.DataFrame) -> Figure | None:
     panels = figure.subplots(1, 2, sharey=True)
     for axes, side, words in zip(panels, (True, False), ("centred", "above zero, as in the paper"), strict=True):
         for at, head in enumerate(studies.RIVALS):
-            arms = [studies.of_noise(head, noise, side) for noise in studies.NOISES]
-            _line(axes, rows, arms, [noise + 0.04 * at for noise in studies.NOISES])
+            arms = [studies.of_noise(head, noise, side) for noise in studies.NOISES[side]]
+            _line(axes, rows, arms, [noise + 0.04 * at for noise in studies.NOISES[side]])
         axes.set_title(words)
-        axes.set_xticks(studies.NOISES)
+        axes.set_xticks(studies.NOISES[side])
         axes.set_xlabel("width of the rewards' noise")
     panels[0].set_ylabel(SCORE)
     mine = rows[rows["settings"].isin([one.settings for one in STUDIES["noise"].arms])]

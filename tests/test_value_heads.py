@@ -146,6 +146,13 @@ def test_every_claim_rests_on_a_study_that_its_command_makes():
         reproduce.chosen_claims(heads_claims.CLAIMS[0].id)
 
 
+def test_noise_never_makes_the_goal_a_place_to_avoid():
+    """Above zero it raises a reward of -1 by half its width: from a width of 2 on, another policy would be the best."""
+    configs = [one.config("quick") for one in STUDIES["noise"].arms]
+    assert {config.centred for config in configs} == {True, False}
+    assert all(config.centred or 0.5 * config.noise < 1.0 for config in configs)
+
+
 def test_the_support_is_scaled_around_its_middle():
     ends = [heads_studies.numbers(heads_studies.Config(support=factor), 1e-3) for factor in (1.0, 10.0)]
     assert [(one.low, one.high) for one in ends] == [(-11.0, 1.0), (-65.0, 55.0)]
