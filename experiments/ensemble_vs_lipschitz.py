@@ -45,7 +45,6 @@ MORE = (
     "log_model_error",
     *PARTS,
     "seconds_seed",
-    "log_seconds",
     "env_steps",
     "explore",
     "solved",
@@ -168,7 +167,7 @@ def _complete(group: Group, rows: list[dict], outcome: loop.Outcome, built: sess
         row |= {"algo": group.arm.model, "settings": lipschitz_arms.text(group.arm), **taken}
         row |= {name: float(x[index]) for name, x in found.items()}
         row |= {"log_model_error": math.log(row["model_error"]) if row["model_error"] > 0 else math.nan}
-        row |= {"seconds_seed": own, "log_seconds": math.log(own), "env_steps": group.config.steps}
+        row |= {"seconds_seed": own, "env_steps": group.config.steps}
         row |= {"explore": group.config.explore, "solved": SOLVED[env]}
     upper, needed = (np.mean([row[name] for row in rows]) for name in ("lipschitz_upper", "slope_needed"))
     if group.arm.mechanism != "none" and (warning := lipschitz.too_tight(float(upper), float(needed))):

@@ -109,13 +109,6 @@ def _on(env: str) -> tuple[Claim, ...]:
                 kind="equivalence",
                 margin=ERROR_MARGIN,
             ),
-            pair(
-                f"{kind}-single-is-cheaper",
-                f"the {kind} ensemble takes more time than a single model with the spectral mechanism",
-                "log_seconds",
-                ensemble,
-                smooth["spectral"],
-            ),
         )
 
     every = [arm(model, mechanism) for model in MODELS for mechanism in MECHANISMS]
