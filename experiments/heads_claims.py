@@ -134,14 +134,15 @@ def _heads() -> tuple[Claim, ...]:
 def _noise() -> tuple[Claim, ...]:
     found = []
     for centred, side in ((True, "centred"), (False, "above zero, as in the paper")):
+        most = studies.NOISES[centred][-1]
         quiet = {head: studies.of_noise(head, 0.0, True) for head in ("mse", "hl_gauss")}
-        loud = {head: studies.of_noise(head, studies.NOISES[centred][-1], centred) for head in ("mse", "hl_gauss")}
+        loud = {head: studies.of_noise(head, most, centred) for head in ("mse", "hl_gauss")}
         ours, theirs = (loud["hl_gauss"], quiet["mse"]), (loud["mse"], quiet["hl_gauss"])
         found.append(
             _claim(
                 f"noise-{'centred' if centred else 'uncentred'}",
                 "noise",
-                f"noise of width {studies.NOISES[centred][-1]:g} on the rewards ({side}) costs HL-Gauss less of its score than squared error",
+                f"noise of width {most:g} on the rewards ({side}) costs HL-Gauss less of its score than squared error",
                 PAPER.format("figure 14"),
                 (*ours, *theirs),
                 statistic="half of the mean difference over seeds between what noise costs mse and what it costs "
@@ -303,9 +304,17 @@ def _one_sided() -> tuple[Claim, ...]:
 def _scaling() -> tuple[Claim, ...]:
     found = []
     for name, words, large in (
-        ("depth", "six hidden layers in place of two, at the step size tuned for two, cost HL-Gauss less score than squared "
-            "error", (6, 64)),
-        ("width", "twice the width, at the step size tuned for the smaller network, gains HL-Gauss more score than squared error", (2, 128)),
+        (
+            "depth",
+            "six hidden layers in place of two, at the step size tuned for two, cost HL-Gauss less score than squared "
+            "error",
+            (6, 64),
+        ),
+        (
+            "width",
+            "twice the width, at the step size tuned for the smaller network, gains HL-Gauss more score than squared error",
+            (2, 128),
+        ),
     ):
         ours = (studies.of_size("hl_gauss", *large), arm("mse"))
         theirs = (studies.of_size("mse", *large), arm("hl_gauss"))

@@ -113,8 +113,8 @@ def arm(head: str, problem: str = MAZE, /, **changes: object) -> Arm:
 
 BINS, WIDTHS = (21, 51, 101), (0.25, 0.5, 0.75, 1.0, 2.0)
 FACTORS = (0.5, 1.0, 2.0, 5.0, 10.0)
-# Around zero, and above it: there a width of 2 makes a step worth 0, and more makes the goal a place to avoid, for which
-# neither the score nor the true values are those of the best policy. (Rows with a width of 3 were published before.)
+# Around zero, and above it: there a width of 2 makes a step worth 0, and more makes the goal a place to avoid, for
+# which neither score nor true values are those of the best policy. Rows with 3 above zero were published before that.
 NOISES = {True: (0.0, 1.0, 3.0), False: (0.0, 1.0, 1.5)}
 DEPTHS, UNITS = (1, 2, 4, 6), (16, 64, 128)
 RIVALS = ("mse", "two_hot", "hl_gauss")
