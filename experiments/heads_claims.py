@@ -306,8 +306,7 @@ def _scaling() -> tuple[Claim, ...]:
     for name, words, large in (
         (
             "depth",
-            "six hidden layers in place of two, at the step size tuned for two, cost HL-Gauss less score than squared "
-            "error",
+            "six hidden layers in place of two, at the step size of two, cost HL-Gauss less than squared error",
             (6, 64),
         ),
         (
