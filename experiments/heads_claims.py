@@ -311,7 +311,7 @@ def _scaling() -> tuple[Claim, ...]:
         ),
         (
             "width",
-            "twice the width, at the step size tuned for the smaller network, gains HL-Gauss more score than squared error",
+            "twice the width, at the step size of the smaller, gains HL-Gauss more score than squared error",
             (2, 128),
         ),
     ):
