@@ -6,8 +6,8 @@ against Q-learning), one_sided (a public implementation's fault), bins, support,
 options all of them are made. What has finished is found again, and the same command makes the rest.
 
 Each head has its own step size, the best of five on tuning seeds at the base setting: --tune makes that table,
-results/value_heads/tuning.csv. Rows per seed go to <out>/value_heads/summary.csv. The heads as an axis of the offline
-algorithms are claims of experiments.reproduce. Left out: DQN on Atari.
+results/value_heads/tuning.csv. Rows per seed go to <out>/value_heads/summary.csv. Heads in the offline
+algorithms are compared by experiments.sweep with --grid head=mse,hl_gauss. Left out: DQN on Atari.
 """
 
 from __future__ import annotations
