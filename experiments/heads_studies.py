@@ -24,7 +24,7 @@ TUNED = {
     SHIFTS: ("mse", "mse_softmax", "two_hot", "hl_gauss"),
     MAZE: ("mse", "mse_softmax", "two_hot", "c51", "hl_gauss", "quantile"),
 }
-SEEDS = 10
+FIRST, SEEDS = 4, 10  # reported: seeds 0 to 3 had been looked at while the maze was settled
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,6 @@ STUDIES = _each_once(
                 for head in ("mse", "hl_gauss")
                 for size in (*((n, 64) for n in DEPTHS), *((2, n) for n in UNITS))
             ),
-            5,
         ),
     )
 )

@@ -7,7 +7,8 @@ options all of them are made. What has finished is found again, and the same com
 
 Each head has its own step size, the best of five on tuning seeds at the base setting: --tune makes that table,
 results/value_heads/tuning.csv. Rows per seed go to <out>/value_heads/summary.csv. Heads in the offline
-algorithms are compared by experiments.sweep with --grid head=mse,hl_gauss. Left out: DQN on Atari.
+algorithms are compared by experiments.sweep with --grid head=mse,hl_gauss, their claims by experiments.reproduce, and
+the one-sided fault in IQL by experiments.heads_fault. Left out: DQN on Atari.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class Options:
     """Make only these studies, with commas between: plasticity, heads, targets, one_sided, bins, support, noise,
     transitions, scaling; by default all."""
     seeds: str = ""
-    """How many seeds, from 0 on (8), or a range (8:16); by default what each study has."""
+    """How many seeds, from 0 on (8), or a range (4:14, the published ones); by default the published
+    ones; 0 alone with --preset=smoke."""
     updates: int = 0
     """Gradient updates of each run; 0 for the preset's."""
     out: Path = Path("runs")
@@ -97,7 +99,8 @@ def chosen_studies(chosen: Options) -> list[Study]:
 
 def seeds_of(study: Study, chosen: Options) -> tuple[int, ...]:
     """The seeds of a study."""
-    return options.parse_seeds(chosen.seeds or ("1" if chosen.preset == "smoke" else str(study.seeds)))
+    first = heads_studies.FIRST
+    return options.parse_seeds(chosen.seeds or ("1" if chosen.preset == "smoke" else f"{first}:{first + study.seeds}"))
 
 
 # --- Running ---

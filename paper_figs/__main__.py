@@ -13,6 +13,7 @@ from paper_figs import (
     algorithms,
     edge_of_reach,
     ensemble_vs_lipschitz,
+    heads_offline,
     learning_curves,
     offline_mbrl,
     style,
@@ -28,6 +29,7 @@ FIGURES = {
     "throughput": throughput,
     "edge_of_reach": edge_of_reach,
     "value_heads": value_heads,
+    "heads_offline": heads_offline,
     "true_dynamics": true_dynamics,
     "ensemble_vs_lipschitz": ensemble_vs_lipschitz,
 }
@@ -39,7 +41,7 @@ class Options:
 
     only: str = ""
     """Draw only these: offline_mbrl, algorithms, learning_curves, throughput, edge_of_reach,
-    true_dynamics, ensemble_vs_lipschitz or value_heads; by default all with published rows."""
+    true_dynamics, ensemble_vs_lipschitz, value_heads or heads_offline; by default all with published rows."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 

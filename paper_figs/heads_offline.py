@@ -1,0 +1,79 @@
+"""Value heads in the offline algorithms, and what a one-sided Gaussian does to IQL's values: a dot per seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.heads_offline_claims import DATASET, EXPERIMENT, SEEDS, SMALLER, runs
+from jaxrl_suite.report import mean_interval
+from paper_figs.style import GREY
+from paper_figs.value_heads import HEADS, NAMES
+
+SHOWN = ("mse", "two_hot", "c51", "hl_gauss", "one_sided")
+WIDTH = 0.16
+
+
+def draw(results: Path) -> dict[str, Figure]:
+    """Figures by path without ending, from `results/offline_mbrl/summary.csv`; none without runs of other heads."""
+    rows = pd.read_csv(results / EXPERIMENT / "summary.csv", dtype={"settings": str}).fillna({"settings": ""})
+    kept = (rows["status"] == "finished") & (rows["preset"] == "quick") & (rows["dataset"] == DATASET)
+    rows = rows[kept & (rows["seed"] < SEEDS)]
+    algos = [algo for algo in SMALLER if len(_of(rows, algo, "hl_gauss"))]
+    if not algos:
+        return {}
+    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(max(2, len(algos)), 2))
+    _scores(left, rows, algos)
+    _values(right, rows)
+    figure.suptitle(f"{DATASET}, quick presets, seeds 0 to {SEEDS - 1}; bars: mean, 95% t-interval", fontsize=9)
+    return {f"{EXPERIMENT}/value-heads": figure}
+
+
+def _of(rows: pd.DataFrame, algo: str, head: str) -> pd.DataFrame:
+    needed = runs(algo, head)
+    return rows[(rows["algo"] == algo) & (rows["settings"] == needed.settings)]
+
+
+def _dots(axes: Axes, place: float, values: np.ndarray, head: str) -> None:
+    axes.plot(np.full(len(values), place), values, "o", color=HEADS[head], alpha=0.45, markersize=4)
+    found = mean_interval(values)
+    if found.bounded:
+        error = [[found.estimate - found.low], [found.high - found.estimate]]
+        axes.errorbar(
+            place + WIDTH / 3, found.estimate, yerr=error, fmt="D", color=HEADS[head], capsize=3, markersize=4
+        )
+
+
+def _scores(axes: Axes, rows: pd.DataFrame, algos: list[str]) -> None:
+    for at, algo in enumerate(algos):
+        there = [head for head in SHOWN if len(_of(rows, algo, head))]
+        for index, head in enumerate(there):
+            place = at + WIDTH * (index - (len(there) - 1) / 2)
+            _dots(axes, place, _of(rows, algo, head)["score_last"].to_numpy(float), head)
+    for head in SHOWN:
+        if any(len(_of(rows, algo, head)) for algo in algos):
+            axes.plot([], [], "D", color=HEADS[head], label=NAMES[head])
+    axes.set_xticks(range(len(algos)), algos)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("last score (0 random, 100 expert)")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _values(axes: Axes, rows: pd.DataFrame) -> None:
+    """What IQL's critics promise at the starts, and what followed."""
+    heads = [head for head in ("mse", "hl_gauss", "one_sided") if len(_of(rows, "iql", head))]
+    for at, head in enumerate(heads):
+        mine = _of(rows, "iql", head)
+        _dots(axes, at, mine["q_last"].to_numpy(float), head)
+        true = float(mine["mc_last"].mean())
+        axes.plot([at - 0.3, at + 0.3], [true, true], color=GREY, linewidth=1.4)
+    axes.plot([], [], color=GREY, label="discounted return that followed")
+    axes.set_xticks(range(len(heads)), [NAMES[head] for head in heads])
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("IQL: Q at the starts")
+    axes.legend(frameon=False, fontsize=8)
