@@ -150,7 +150,7 @@ def seeds_of(study: Study, chosen: Options) -> tuple[int, ...]:
 
 
 # --- Running ---
-class Group:
+class Group(studies.Group):
     """Settings that train side by side in one program, all seeds of each."""
 
     def __init__(self, arms: Sequence[Arm], seeds: tuple[int, ...], chosen: Options) -> None:

@@ -78,7 +78,7 @@ class Options:
 
 
 # --- Running ---
-class Group:
+class Group(studies.Group):
     """An arm with all its seeds."""
 
     def __init__(self, arm: Arm, seeds: tuple[int, ...], chosen: Options, display: Display) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,7 +38,7 @@ class Choice(Protocol):
         ...
 
 
-class Group(Protocol):
+class Group(ABC):
     """Members that train side by side in one program."""
 
     id: str
@@ -46,17 +47,17 @@ class Group(Protocol):
     frozen: dict[str, Any]
     configs: Sequence[dict[str, Any]]  # of each member
 
+    @abstractmethod
     def shown(self) -> dict[str, Any]:
         """What stands in the run's config.json."""
-        ...
 
+    @abstractmethod
     def job(self, built: session.Built, folder: Path) -> loop.Job:
         """What to train; `folder` holds the experiment's tables."""
-        ...
 
+    @abstractmethod
     def complete(self, rows: list[dict], job: loop.Job, outcome: loop.Outcome, path: Path) -> None:
         """Add to the rows what is measured on the final agents; `path` is the run's directory."""
-        ...
 
 
 def run_group(group: Group, chosen: Choice, experiment: str, columns: Sequence[str], display: Display) -> int:
