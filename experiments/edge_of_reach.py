@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,15 +34,12 @@ from experiments import (
     box_claims,
     box_probes,
     box_studies,
-    curves,
     edge_claims,
     edge_runs,
     edge_tasks,
     offline_mbrl,
     options,
-    publishing,
-    report,
-    reproduce,
+    studies,
 )
 from experiments.box_studies import EXPERIMENT, STUDIES, WORLD, Arm, Study
 from jaxrl_suite import mesh
@@ -50,14 +47,13 @@ from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import box
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
-from jaxrl_suite.report.claims import REPORTED, judge
-from jaxrl_suite.train import identity, interrupts, loop, rundir, session
+from jaxrl_suite.train import identity, loop, rundir, session
 from jaxrl_suite.train.display import Display, make_console
 
 WORLDS = (WORLD, *edge_tasks.TASKS)
 AGENT = "experiments.box_agent:make"
 ROWS = 10_000  # start states of the data
-SHELLS, PATHS, SUMMARY = "shells.csv", "paths.csv", "summary.csv"
+SHELLS, PATHS = "shells.csv", "paths.csv"
 SHOWN_SEEDS = 2  # of each setting, whose paths are kept
 MEASURED = ("horizon", "distance", "width", "critics", "diversity", "edge_share", "edge_spread", "inside_spread")
 MORE = (*MEASURED, "spread_effect", "attainable", "true_value", "highest_value")
@@ -129,10 +125,10 @@ def chosen_studies(chosen: Options) -> list[Study]:
             raise unknown("study", name, STUDIES)
     if chosen.updates < 0 or chosen.episodes < 1:
         raise UserError(f"--updates={chosen.updates} --episodes={chosen.episodes}: give positive whole numbers")
-    studies = [own] if own else [STUDIES[name] for name in names]
-    for arm in (arm for study in studies for arm in study.arms):
+    wanted = [own] if own else [STUDIES[name] for name in names]
+    for arm in (arm for study in wanted for arm in study.arms):
         _check(arm, arm.config(chosen.preset, chosen.updates))
-    return studies
+    return wanted
 
 
 def _check(arm: Arm, config: box_agent.Config) -> None:
@@ -154,7 +150,7 @@ def seeds_of(study: Study, chosen: Options) -> tuple[int, ...]:
 
 
 # --- Running ---
-class Group:
+class Group(studies.Group):
     """Settings that train side by side in one program, all seeds of each."""
 
     def __init__(self, arms: Sequence[Arm], seeds: tuple[int, ...], chosen: Options) -> None:
@@ -175,52 +171,36 @@ class Group:
         self.configs = [session.variant_config(self.frozen, change) for change in self.changes for _ in seeds]
         ids = zip(self.configs, [*seeds] * len(arms), strict=True)
         self.run_ids = [identity.run_id(config, seed) for config, seed in ids]
+        methods = "+".join(dict.fromkeys(arm.method for arm in arms))
+        self.dataset = WORLD
+        self.label = f"{methods}-{WORLD}-k{self.config.horizon}-n{self.config.critics}"
 
     def settings(self, arm: Arm) -> str:
         """What an arm changes in its method's preset."""
         return box_studies.text(arm, self.chosen.preset, self.chosen.updates)
 
-    @property
-    def label(self) -> str:
-        """For people."""
-        methods = "+".join(dict.fromkeys(arm.method for arm in self.arms))
-        return f"{methods}-{WORLD}-k{self.config.horizon}-n{self.config.critics}"
+    def shown(self) -> dict[str, Any]:
+        """What stands in config.json."""
+        several = {"variants": list(self.variants.items())} if len(self.variants) > 1 else {}
+        return {"config": self.frozen, "seeds": self.seeds, **several}
 
-
-def run_group(group: Group, display: Display) -> int:
-    """Train a group, or find it trained -> exit code."""
-    chosen, built = group.chosen, session.build(group.frozen)
-    shown: dict[str, Any] = {"config": group.frozen, "seeds": group.seeds}
-    if len(group.variants) > 1:
-        shown["variants"] = list(group.variants.items())
-    with rundir.open_run(chosen.out, EXPERIMENT, group.label, shown, group.id, chosen.fresh) as directory:
-        summary = directory.path.parent / SUMMARY
-        if directory.state == "finished":
-            display.note(f"{group.label}: has finished before")
-            return 0
-        resumed = directory.state == "resumable"
-        job = loop.Job(
+    def job(self, built: session.Built, folder: Path) -> loop.Job:
+        """All seeds of all settings, on the box's starts."""
+        return loop.Job(
             spec=built.spec,
             algorithm=built.algorithm,
             data=box.data(jax.random.key(0), ROWS),
-            seeds=group.seeds,
-            config=group.frozen,
-            variants=session.variants_of(built, group.variants),
-            episodes=chosen.episodes,
-            checkpoint_seconds=chosen.checkpoint_seconds,
-            evaluator=box_probes.evaluator(built.algorithm, chosen.episodes),
+            seeds=self.seeds,
+            config=self.frozen,
+            variants=session.variants_of(built, self.variants),
+            episodes=self.chosen.episodes,
+            checkpoint_seconds=self.chosen.checkpoint_seconds,
+            evaluator=box_probes.evaluator(built.algorithm, self.chosen.episodes),
         )
-        outcome = loop.run(job, directory, display)
-        if not outcome.finished:
-            display.note("interrupted and saved; the same command resumes")
-            return interrupts.RESUMABLE
-        more = {"dataset": WORLD, "preset": chosen.preset, "group_id": group.id, "resumed": resumed}
-        more["behaviour_return"] = math.nan
-        rows = session.summary_rows(directory, job.members, group.configs, outcome, more)
-        _record(group, job, rows, outcome, directory.path)
-        rundir.upsert_rows(summary, rows, COLUMNS)
-        directory.finish("diverged" if np.all(outcome.diverged) else "finished")
-    return 0
+
+    def complete(self, rows: list[dict], job: loop.Job, outcome: loop.Outcome, path: Path) -> None:
+        """Add what the box knows of the final agents."""
+        _record(self, job, rows, outcome, path)
 
 
 def _record(group: Group, job: loop.Job, rows: list[dict], outcome: loop.Outcome, path: Path) -> None:
@@ -286,12 +266,6 @@ def _path_rows(walks: np.ndarray, owner: Mapping[str, Any]) -> list[dict[str, An
 
 
 # --- After the runs ---
-def rows_of(groups: Sequence[Group], out: Path) -> list[dict[str, Any]]:
-    """The summary rows of these groups, by run id."""
-    wanted = {run_id for group in groups for run_id in group.run_ids}
-    return [row for row in rundir.read_rows(out / EXPERIMENT / SUMMARY) if row["run_id"] in wanted]
-
-
 def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
     """A study for the terminal: means over seeds with 95% t-intervals."""
     shown = Table("method", "settings", "seeds", "return", "of attainable", "Q at start", "true", "at the edge")
@@ -306,52 +280,31 @@ def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
-def run_studies(studies: Sequence[Study], chosen: Options, console: Console) -> tuple[int, list[dict[str, Any]]]:
+def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> tuple[int, list[dict[str, Any]]]:
     """Make the runs of studies -> exit code, and their summary rows."""
     display, every = Display(console), []
-    for study in studies:
+    for study in wanted:
         seeds = seeds_of(study, chosen)
         groups = [Group(arms, seeds, chosen) for arms in box_studies.groups(study.arms, chosen.preset, chosen.updates)]
         for number, group in enumerate(groups, 1):
             display.note(f"{study.name} {number}/{len(groups)}: {group.label}, {len(group.run_ids)} members")
-            code = run_group(group, display)
+            code = studies.run_group(group, chosen, EXPERIMENT, COLUMNS, display)
             if code:
                 return code, []
-        rows = rows_of(groups, chosen.out)
+        rows = studies.rows_of({run_id for group in groups for run_id in group.run_ids}, chosen.out, EXPERIMENT)
         console.print(table(study, rows))
         every += rows
     return 0, list({row["run_id"]: row for row in every}.values())
 
 
-def show_claims(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
-    """What the rows say about the claims that they are enough for; nothing about runs of tuning seeds."""
-    if any(row["seed"] >= REPORTED for row in rows):
-        return
-    findings = [finding for finding in judge((*box_claims.CLAIMS, *edge_claims.CLAIMS), rows) if finding.interval.n]
-    if findings:
-        console.print(reproduce.shown(findings, reproduce.published_records(publishing.RESULTS, chosen.preset)))
+def judged(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
+    """What the rows say about this experiment's claims."""
+    studies.show_claims((*box_claims.CLAIMS, *edge_claims.CLAIMS), rows, chosen.preset, console)
 
 
-def publish_box(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
-    """Add rows to results/ with their shells and paths, and the curves of the study of methods; renew the claims."""
-    folder, runs = publishing.RESULTS / EXPERIMENT, chosen.out / EXPERIMENT
-    known = rundir.read_rows(folder / SUMMARY) if (folder / SUMMARY).exists() else []
-    fresh = {row["run_id"] for row in rows} - {row["run_id"] for row in known}
-    publishing.publish(rows, EXPERIMENT, publishing.RESULTS)
-    for name, columns in ((SHELLS, SHELL_COLUMNS), (PATHS, PATH_COLUMNS)):
-        mine = [row for row in rundir.read_rows(runs / name) if row["run_id"] in fresh]
-        rundir.upsert_rows(
-            folder / name, [{column: row[column] for column in columns} for row in mine], columns, "key_id"
-        )
-    _finish(runs, lambda row: row["dataset"] == WORLD and row["settings"] in ("", box_claims.RIM), console)
-
-
-def _finish(runs: Path, wanted: Callable[[Mapping[str, Any]], bool], console: Console) -> None:
-    """Publish learning curves out of the folder `runs`, and make the page anew."""
-    folder = publishing.RESULTS / EXPERIMENT
-    added, _ = curves.publish(folder, runs, wanted)
-    report.write(publishing.RESULTS, publishing.RESULTS / "index.html")
-    console.print(f"published: {folder}, {added} learning curves; figures: python -m paper_figs --only={EXPERIMENT}")
+def _curved(row: Mapping[str, Any]) -> bool:
+    """Whether a row of the box is one of the study of methods."""
+    return row["dataset"] == WORLD and row["settings"] in ("", box_claims.RIM)
 
 
 # --- Elsewhere ---
@@ -364,7 +317,7 @@ def run_task(chosen: Options, console: Console) -> int:
     for name in ("methods", "horizon", "distance", "width", "critics", "diversity"):
         if getattr(chosen, name):
             raise UserError(f"--{name} is for --world={WORLD}; with --world={chosen.world} choose studies with --only")
-    studies = edge_tasks.chosen(chosen.only)
+    wanted = edge_tasks.chosen(chosen.only)
     if chosen.publish and chosen.updates:
         raise UserError("--publish is for whole studies; leave out --updates")
     seeds = chosen.seeds or str(1 if chosen.preset == "smoke" else edge_tasks.SEEDS)
@@ -372,7 +325,7 @@ def run_task(chosen: Options, console: Console) -> int:
     more = [f"--checkpoint-seconds={chosen.checkpoint_seconds:g}", *(["--fresh"] if chosen.fresh else [])]
     plan = {
         study: [edge_tasks.needed(chosen.world, arm, chosen.preset, chosen.updates) for arm in arms]
-        for study, arms in studies.items()
+        for study, arms in wanted.items()
     }
     every: list[dict[str, Any]] = []
     for study, needs in plan.items():
@@ -384,11 +337,10 @@ def run_task(chosen: Options, console: Console) -> int:
             mine += rows
         console.print(edge_runs.table(f"{chosen.world}: {study}", mine))
         every += mine
-    show_claims(every, chosen, console)
+    judged(every, chosen, console)
     if chosen.publish:
-        publishing.publish(every, EXPERIMENT, publishing.RESULTS)
-        dataset = edge_tasks.dataset_of(chosen.world)
-        _finish(chosen.out / offline_mbrl.EXPERIMENT, lambda row: row["dataset"] == dataset, console)
+        dataset, runs = edge_tasks.dataset_of(chosen.world), chosen.out / offline_mbrl.EXPERIMENT
+        studies.publish(every, EXPERIMENT, runs, console, curved=lambda row: row["dataset"] == dataset)
     return 0
 
 
@@ -406,9 +358,10 @@ def main() -> int:
     code, rows = run_studies(chosen_studies(chosen), chosen, console)
     if code:
         return code
-    show_claims(rows, chosen, console)
+    judged(rows, chosen, console)
     if chosen.publish:
-        publish_box(rows, chosen, console)
+        beside, runs = {SHELLS: SHELL_COLUMNS, PATHS: PATH_COLUMNS}, chosen.out / EXPERIMENT
+        studies.publish(rows, EXPERIMENT, runs, console, beside, curved=_curved)
     return 0
 
 

@@ -20,25 +20,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
-from experiments import curves, lipschitz_arms, lipschitz_claims, lipschitz_probes, options, publishing, report
-from experiments import reproduce as reproduction
+from experiments import lipschitz_arms, lipschitz_claims, lipschitz_probes, options, studies
 from experiments.lipschitz_arms import AGENT, EXPERIMENT, SOLVED, Arm
 from jaxrl_suite import mesh
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import stats
-from jaxrl_suite.report.claims import REPORTED, judge
-from jaxrl_suite.train import identity, interrupts, loop, rundir, session
-from jaxrl_suite.train.display import Display
+from jaxrl_suite.train import identity, loop, rundir, session
+from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
 from jaxrl_suite.types import Tree
 from jaxrl_suite.values import lipschitz
 
-SUMMARY, DIAGNOSTICS = "summary.csv", "diagnostics.csv"
+DIAGNOSTICS = "diagnostics.csv"
 PARTS = ("seconds_fit", "seconds_dream", "seconds_learn")
 MORE = (
     *lipschitz_probes.MEASURES,
@@ -81,11 +78,11 @@ class Options:
 
 
 # --- Running ---
-class Group:
+class Group(studies.Group):
     """An arm with all its seeds."""
 
-    def __init__(self, arm: Arm, seeds: tuple[int, ...], chosen: Options) -> None:
-        self.arm, self.seeds, self.chosen = arm, seeds, chosen
+    def __init__(self, arm: Arm, seeds: tuple[int, ...], chosen: Options, display: Display) -> None:
+        self.arm, self.seeds, self.chosen, self.display = arm, seeds, chosen, display
         self.config = arm.config(chosen.env, chosen.preset)
         options.require_positive(self.config)
         self.spec = envs.spec(chosen.env)
@@ -93,43 +90,40 @@ class Group:
         self.frozen = session.freeze(EXPERIMENT, algorithms.get(AGENT), self.config, self.spec.name, **plan)
         self.id = identity.group_id(self.frozen, seeds, None, mesh.parse("data:1", 1, False).layout())
         self.run_ids = [identity.run_id(self.frozen, seed) for seed in seeds]
+        self.configs = [self.frozen] * len(seeds)
+        self.dataset, self.label = chosen.env, f"{arm.model}-{arm.mechanism}-{chosen.env}"
 
-    @property
-    def label(self) -> str:
-        """For people."""
-        return f"{self.arm.model}-{self.arm.mechanism}-{self.chosen.env}"
+    def shown(self) -> dict[str, Any]:
+        """What stands in config.json."""
+        return {"config": self.frozen, "seeds": self.seeds}
 
-
-def run_group(group: Group, display: Display) -> int:
-    """Train an arm, or find it trained -> exit code."""
-    chosen, built = group.chosen, session.build(group.frozen)
-    shown = {"config": group.frozen, "seeds": group.seeds}
-    with rundir.open_run(chosen.out, EXPERIMENT, group.label, shown, group.id, chosen.fresh) as directory:
-        if directory.state == "finished":
-            display.note(f"{group.label}: has finished before")
-            return 0
-        resumed, folder = directory.state == "resumable", directory.path.parent
-        job = loop.Job(
+    def job(self, built: session.Built, folder: Path) -> loop.Job:
+        """All seeds of the arm; diagnostics go to the folder at each evaluation."""
+        return loop.Job(
             spec=built.spec,
             algorithm=built.algorithm,
             data=None,
-            seeds=group.seeds,
-            config=group.frozen,
-            episodes=chosen.episodes,
-            checkpoint_seconds=chosen.checkpoint_seconds,
-            evaluator=_evaluator(group, built, folder / DIAGNOSTICS),
+            seeds=self.seeds,
+            config=self.frozen,
+            episodes=self.chosen.episodes,
+            checkpoint_seconds=self.chosen.checkpoint_seconds,
+            evaluator=_evaluator(self, built, folder / DIAGNOSTICS),
         )
-        outcome = loop.run(job, directory, display)
-        if not outcome.finished:
-            display.note("interrupted and saved; the same command resumes")
-            return interrupts.RESUMABLE
-        more = {"dataset": chosen.env, "preset": chosen.preset, "group_id": group.id, "resumed": resumed}
-        more["behaviour_return"] = math.nan
-        rows = session.summary_rows(directory, job.members, [group.frozen] * len(group.seeds), outcome, more)
-        _complete(group, rows, outcome, built, display)
-        rundir.upsert_rows(folder / SUMMARY, rows, COLUMNS)
-        directory.finish("diverged" if np.all(outcome.diverged) else "finished")
-    return 0
+
+    def complete(self, rows: list[dict], job: loop.Job, outcome: loop.Outcome, path: Path) -> None:
+        """Add to the rows what is measured on the final agents, and warn of a bound that is too tight."""
+        found = lipschitz_probes.measures(self.spec, self.config, job.algorithm)(outcome.result)
+        taken = lipschitz_probes.seconds(self.spec, self.config, outcome.result)
+        own = sum(taken.values()) / len(self.seeds)
+        for index, row in enumerate(rows):
+            row |= {"algo": self.arm.model, "settings": lipschitz_arms.text(self.arm), **taken}
+            row |= {name: float(x[index]) for name, x in found.items()}
+            row |= {"log_model_error": math.log(row["model_error"]) if row["model_error"] > 0 else math.nan}
+            row |= {"seconds_seed": own, "env_steps": self.config.steps}
+            row |= {"explore": self.config.explore, "solved": SOLVED[self.chosen.env]}
+        upper, needed = (np.mean([row[name] for row in rows]) for name in ("lipschitz_upper", "slope_needed"))
+        if self.arm.mechanism != "none" and (warning := lipschitz.too_tight(float(upper), float(needed))):
+            self.display.note(f"{self.label}: {warning}")
 
 
 def _evaluator(group: Group, built: session.Built, path: Path) -> Evaluator:
@@ -157,23 +151,6 @@ def _evaluator(group: Group, built: session.Built, path: Path) -> Evaluator:
     return evaluate
 
 
-def _complete(group: Group, rows: list[dict], outcome: loop.Outcome, built: session.Built, display: Display) -> None:
-    """Add to the rows of an arm what is measured on its final agents."""
-    states, env = outcome.result, group.chosen.env
-    found = lipschitz_probes.measures(built.spec, group.config, built.algorithm)(states)
-    taken = lipschitz_probes.seconds(built.spec, group.config, states)
-    own = sum(taken.values()) / len(group.seeds)
-    for index, row in enumerate(rows):
-        row |= {"algo": group.arm.model, "settings": lipschitz_arms.text(group.arm), **taken}
-        row |= {name: float(x[index]) for name, x in found.items()}
-        row |= {"log_model_error": math.log(row["model_error"]) if row["model_error"] > 0 else math.nan}
-        row |= {"seconds_seed": own, "env_steps": group.config.steps}
-        row |= {"explore": group.config.explore, "solved": SOLVED[env]}
-    upper, needed = (np.mean([row[name] for row in rows]) for name in ("lipschitz_upper", "slope_needed"))
-    if group.arm.mechanism != "none" and (warning := lipschitz.too_tight(float(upper), float(needed))):
-        display.note(f"{group.label}: {warning}")
-
-
 # --- After the runs ---
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """The arms for the terminal: means over seeds, returns with 95% t-intervals."""
@@ -187,52 +164,29 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
-def show_claims(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
-    """What the rows say about the claims that they are enough for; nothing about runs of tuning seeds."""
-    if any(row["seed"] >= REPORTED for row in rows):
-        return
-    findings = [finding for finding in judge(lipschitz_claims.CLAIMS, rows) if finding.interval.n]
-    if findings:
-        published = reproduction.published_records(publishing.RESULTS, chosen.preset)
-        console.print(reproduction.shown(findings, published))
-
-
-def publish(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
-    """Add rows to results/ with their diagnostics and curves; renew the claims."""
-    folder, runs = publishing.RESULTS / EXPERIMENT, chosen.out / EXPERIMENT
-    known = rundir.read_rows(folder / SUMMARY) if (folder / SUMMARY).exists() else []
-    fresh = {row["run_id"] for row in rows} - {row["run_id"] for row in known}
-    publishing.publish(rows, EXPERIMENT, publishing.RESULTS)
-    mine = [row for row in rundir.read_rows(runs / DIAGNOSTICS) if row["run_id"] in fresh]
-    kept = [{name: row[name] for name in DIAGNOSTIC_COLUMNS} for row in mine]
-    rundir.upsert_rows(folder / DIAGNOSTICS, kept, DIAGNOSTIC_COLUMNS, "key_id")
-    added, _ = curves.publish(folder, runs)
-    report.write(publishing.RESULTS, publishing.RESULTS / "index.html")
-    console.print(f"published: {folder}, {added} learning curves; figures: python -m paper_figs --only={EXPERIMENT}")
-
-
 @exits_cleanly
 def main() -> int:
     """Make the runs that are missing, show the arms, publish if asked."""
     options.cache_programs()
     prog = f"python -m experiments.{EXPERIMENT}"
     chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     if chosen.episodes < 1:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
     display, arms = Display(console), lipschitz_arms.chosen(chosen.models, chosen.mechanisms)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
-    groups = [Group(arm, seeds, chosen) for arm in arms]
+    groups = [Group(arm, seeds, chosen, display) for arm in arms]
     for number, group in enumerate(groups, 1):
         display.note(f"{number}/{len(groups)}: {group.label}, {len(seeds)} seeds")
-        if code := run_group(group, display):
+        if code := studies.run_group(group, chosen, EXPERIMENT, COLUMNS, display):
             return code
     wanted = {run_id for group in groups for run_id in group.run_ids}
-    rows = [row for row in rundir.read_rows(chosen.out / EXPERIMENT / SUMMARY) if row["run_id"] in wanted]
+    rows = studies.rows_of(wanted, chosen.out, EXPERIMENT)
     console.print(table(rows))
-    show_claims(rows, chosen, console)
+    studies.show_claims(lipschitz_claims.CLAIMS, rows, chosen.preset, console)
     if chosen.publish:
-        publish(rows, chosen, console)
+        beside = {DIAGNOSTICS: DIAGNOSTIC_COLUMNS}
+        studies.publish(rows, EXPERIMENT, chosen.out / EXPERIMENT, console, beside)
     return 0
 
 

@@ -29,15 +29,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments import heads_claims, heads_maze, heads_shifts, heads_studies, options, publishing, report, reproduce
+from experiments import heads_claims, heads_maze, heads_shifts, heads_studies, options, studies
 from experiments.heads_studies import EXPERIMENT, RATES, SHIFTS, STUDIES, TUNED, TUNING, Arm, Config, Study
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
-from jaxrl_suite.report.claims import REPORTED, judge
+from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.train import files, identity, rundir, session
 from jaxrl_suite.train.display import Display, make_console
 
-SUMMARY = "summary.csv"
 TUNING_SEEDS = (1000, 1001, 1002)
 TUNING_COLUMNS = ["key_id", "problem", "head", "rate", "seed", "score"]
 ERRORS = tuple(f"error_{shift:.0f}" for shift in heads_shifts.SHIFTS)
@@ -187,17 +186,17 @@ def run_ids(arms: Sequence[Arm], seeds: Sequence[int], rates: dict, chosen: Opti
     return {identity.run_id(plan, seed) for plan in plans for seed in seeds}
 
 
-def run_studies(studies: Sequence[Study], chosen: Options, console: Console) -> list[dict[str, Any]]:
+def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> list[dict[str, Any]]:
     """Make the runs that are missing -> the summary rows of all."""
-    display, rates, summary = Display(console), heads_studies.rates(), chosen.out / EXPERIMENT / SUMMARY
+    display, rates, summary = Display(console), heads_studies.rates(), chosen.out / EXPERIMENT / studies.SUMMARY
     every: dict[str, dict[str, Any]] = {}
-    for study in studies:
+    for study in wanted:
         seeds = seeds_of(study, chosen)
-        wanted: set[str] = set()
+        made: set[str] = set()
         parts = heads_studies.groups(study.arms, chosen.preset, chosen.updates)
         for number, arms in enumerate(parts, 1):
             ids = run_ids(arms, seeds, rates, chosen)
-            wanted |= ids
+            made |= ids
             before = {row["run_id"] for row in rundir.read_rows(summary)} if summary.exists() else set()
             label = f"{study.name} {number}/{len(parts)}: {arms[0].head} on {arms[0].problem}, {len(ids)} runs"
             if ids <= before and not chosen.fresh:
@@ -206,7 +205,7 @@ def run_studies(studies: Sequence[Study], chosen: Options, console: Console) -> 
             rows = run_group(arms, seeds, rates, chosen)
             rundir.upsert_rows(summary, rows, COLUMNS)
             display.note(f"{label}: {rows[0]['wall_seconds']:.0f} s")
-        mine = [row for row in rundir.read_rows(summary) if row["run_id"] in wanted]
+        mine = studies.rows_of(made, chosen.out, EXPERIMENT)
         console.print(table(study, mine))
         every |= {row["run_id"]: row for row in mine}
     return list(every.values())
@@ -252,36 +251,20 @@ def _interval(values: np.ndarray) -> str:
     return f"{interval.estimate:.3g}{bounds}"
 
 
-def show_claims(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
-    """What the rows say about the claims that they are enough for; nothing about runs of tuning seeds."""
-    if any(row["seed"] >= REPORTED for row in rows):
-        return
-    findings = [finding for finding in judge(heads_claims.CLAIMS, rows) if finding.interval.n]
-    if findings:
-        console.print(reproduce.shown(findings, reproduce.published_records(publishing.RESULTS, chosen.preset)))
-
-
-def publish(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """Add rows to results/; renew the claims and the page."""
-    publishing.publish(rows, EXPERIMENT, publishing.RESULTS)
-    report.write(publishing.RESULTS, publishing.RESULTS / "index.html")
-    console.print(f"published: {publishing.RESULTS / EXPERIMENT}; figures: python -m paper_figs --only={EXPERIMENT}")
-
-
 @exits_cleanly
 def main() -> int:
     """Make the runs that are missing, show the studies, publish if asked."""
     options.cache_programs()
     prog = f"python -m experiments.{EXPERIMENT}"
     chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
-    studies, console = chosen_studies(chosen), make_console()
+    wanted, console = chosen_studies(chosen), make_console()
     if chosen.tune:
         tune(chosen, console)
         return 0
-    rows = run_studies(studies, chosen, console)
-    show_claims(rows, chosen, console)
+    rows = run_studies(wanted, chosen, console)
+    studies.show_claims(heads_claims.CLAIMS, rows, chosen.preset, console)
     if chosen.publish:
-        publish(rows, console)
+        studies.publish(rows, EXPERIMENT, chosen.out / EXPERIMENT, console)
     return 0
 
 
