@@ -7,6 +7,8 @@ before the runs that are reported. The runs with `one_sided` are made by experim
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxrl_suite.report.claims import Claim, Needed, above, above_column
 
 EXPERIMENT, DATASET = "offline_mbrl", "hopper-medium-replay-mini"
@@ -79,7 +81,7 @@ def _fault() -> tuple[Claim, ...]:
     gauss, fault, mse = (runs("iql", head) for head in ("hl_gauss", "one_sided", "mse"))
     values = "mean {} over seeds, on the scale of returns, 95% t-interval"
     source = "a public implementation's HL-Gauss (Tarasov et al. 2024, arXiv 2406.06309); its effect is shown here"
-    shared = {"source": source, "family": "one-sided IQL"}
+    shared: dict[str, Any] = {"source": source, "family": "one-sided IQL"}
     ran = {**shared, "command": FAULT_COMMAND}
     return (
         _claim(
