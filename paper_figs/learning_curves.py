@@ -1,13 +1,14 @@
 """Learning curves of published rows, and how far critics promise more than their policy collects.
 
 Means over seeds, a line per algorithm and settings, with 95% t-intervals where there are few. Lines that made the same
-number of updates share a figure, and BC, the line to beat, is in each. Other precisions of the same settings are left
-out: claims compare them.
+number of updates share a figure, and BC, the line to beat, is in each. Other precisions and value heads of the same
+settings are left out: claims compare them.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,9 @@ from jaxrl_suite.report import mean_interval
 from jaxrl_suite.report.comparison import line_of
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
-# A line is told by its dashes, too: twelve looks, then they come again.
-LOOKS = [(colour, dashes) for dashes in ("-", "--", ":") for colour in (BLUE, ORANGE, GREEN, PURPLE)]
+# A line is told by its dashes, too: sixteen looks, then they come again.
+DASHES = ("-", "--", ":", (0, (6, 1, 1, 1, 1, 1)))
+LOOKS = [(colour, dashes) for dashes in DASHES for colour in (BLUE, ORANGE, GREEN, PURPLE)]
 SHOWN = {"return_mean": "return per episode", "excess": "Q-value estimate − true return\n(discounted, from the start)"}
 EXPERIMENT = "offline_mbrl"
 MOST_BANDS = 6  # lines whose intervals can be told apart
@@ -32,7 +34,7 @@ def draw(results: Path) -> dict[str, Figure]:
     published = curves.read(folder / curves.CURVES)
     rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str})
     rows = rows[(rows["status"] == "finished") & rows["run_id"].isin(published)]
-    rows = rows[~rows["settings"].fillna("").str.contains("precision=")]
+    rows = rows[~rows["settings"].fillna("").str.contains("precision=|head=")]
     figures = {}
     to_beat = rows[(rows["algo"] == "bc") & (rows["settings"].fillna("") == "")]
     for (dataset, preset, updates), group in rows.groupby(["dataset", "preset", "updates"]):
@@ -64,7 +66,7 @@ def _figure(points: pd.DataFrame, behaviour: float, title: str) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, points: pd.DataFrame, name: str, line: str, look: tuple[str, str], band: bool) -> None:
+def _curve(axes: Axes, points: pd.DataFrame, name: str, line: str, look: tuple[str, Any], band: bool) -> None:
     """A line where every seed has a finite value: a mean over fewer would jump where a seed is lost."""
     table = points.pivot_table(index="update", columns="seed", values=name).dropna()
     if table.empty:
@@ -74,6 +76,6 @@ def _curve(axes: Axes, points: pd.DataFrame, name: str, line: str, look: tuple[s
     colour, dashes = look
     marker = "o" if len(table) == 1 else ""  # a single evaluation makes no line
     count = f"{table.shape[1]} seed{'s' if table.shape[1] > 1 else ''}"
-    axes.plot(table.index, mean, dashes, color=colour, marker=marker, label=f"{line} ({count})")
+    axes.plot(table.index, mean, linestyle=dashes, color=colour, marker=marker, label=f"{line} ({count})")
     if band:
         axes.fill_between(table.index, low, high, color=colour, alpha=0.18, linewidth=0)
