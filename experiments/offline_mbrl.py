@@ -18,6 +18,7 @@ from experiments import options
 from jaxrl_suite import data, mesh
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.algorithms.head_options import HeadOptions
+from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
@@ -36,7 +37,7 @@ from jaxrl_suite.train import (
 )
 from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.types import Dataset, Spec
-from jaxrl_suite.values import heads
+from jaxrl_suite.values import heads, lipschitz
 
 EXPERIMENT = "offline_mbrl"
 PUBLISHED = Path(__file__).resolve().parent.parent / "results"
@@ -213,6 +214,17 @@ def header(
     }
 
 
+def _too_tight(config: Any, outcome: loop.Outcome, dataset: Dataset) -> str:
+    """What to say where a Lipschitz mechanism has kept critics flatter than the returns of the data are."""
+    smooth = isinstance(config, LipschitzOptions) and config.smoothness().active
+    if not (smooth and config.head == "mse"):  # other heads' values are no output of a layer
+        return ""
+    learner = getattr(outcome.result, "agent", outcome.result)  # model-based states hold the learner's
+    upper = lipschitz.upper_bound(learner.critic)  # [population, critics]
+    needed = lipschitz.slope_needed(dataset.mc_return, dataset.transitions.obs)
+    return lipschitz.too_tight(float(upper.max(axis=1).mean()), float(needed))
+
+
 def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console: Console) -> int:
     """One run, end to end -> exit code."""
     dataset, info = data.load(shared.dataset, window=functools.partial(mesh.window, devices=devices_of(shared)))
@@ -253,6 +265,8 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
                 return interrupts.RESUMABLE
             if not leads:
                 return 0
+            if line := _too_tight(config, outcome, dataset):
+                display.note(line)
             more = {
                 "dataset": info.name,
                 "preset": shared.preset,
