@@ -219,7 +219,7 @@ def _too_tight(config: Any, outcome: loop.Outcome, dataset: Dataset) -> str:
     smooth = isinstance(config, LipschitzOptions) and config.smoothness().active
     if not (smooth and config.head == "mse"):  # other heads' values are no output of a layer
         return ""
-    learner = getattr(outcome.result, "agent", outcome.result)  # model-based states hold the learner's
+    learner: Any = getattr(outcome.result, "agent", outcome.result)  # model-based states hold the learner's
     upper = lipschitz.upper_bound(learner.critic)  # [population, critics]
     needed = lipschitz.slope_needed(dataset.mc_return, dataset.transitions.obs)
     return lipschitz.too_tight(float(upper.max(axis=1).mean()), float(needed))

@@ -48,7 +48,7 @@ def told(bound, **changes):
 
 
 def test_a_bound_below_the_slope_of_the_returns_is_told():
-    assert "constant of 4 can" in told(2.0) and "takes 5;" in told(2.0)
+    assert "constant of 4 can" in told(2.0) and "takes 5:" in told(2.0)
     assert told(2.3) == ""
     assert told(2.0, lipschitz="none") == ""
     assert told(2.0, head="hl_gauss") == ""  # its last layer gives logits
