@@ -7,6 +7,7 @@ act in are inside. Unlike the box's, such an edge is one of rollouts, not of pla
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+from rich.table import Table
 
 from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import dyna
@@ -22,6 +25,7 @@ from jaxrl_suite.report import stats
 from jaxrl_suite.train import session
 from jaxrl_suite.types import Array, Dataset, Key, Tree
 
+TITLE = "Edge of reach: standard deviations of critics and of the model's members, inside rollouts and at their ends"
 STARTS = 500
 MEASURE = "ensemble_std"  # of models.uncertainty: the dynamics penalty that stands beside the critics' spread
 
@@ -89,6 +93,28 @@ def of_run(path: Path, dataset: Dataset) -> list[dict[str, float]]:
         state = jax.tree.map(lambda leaf, index=index: leaf[index], run.parameters)
         found.append(_columns(config, ask(state)))
     return found
+
+
+def written(path: Path, dataset: Dataset) -> list[dict[str, Any]]:
+    """The columns of a run's rows with seed and settings, also as diagnosis.csv in its folder."""
+    owners = [{"seed": member.seed, "settings": member.variant.settings} for member in session.load(path).members]
+    rows: list[dict[str, Any]] = [a | b for a, b in zip(owners, of_run(path, dataset), strict=True)]
+    pd.DataFrame(rows).to_csv(path / "diagnosis.csv", index=False)
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A diagnosis for the terminal, a row per member."""
+    shown = Table(
+        "seed", "settings", "targets at the ends", "critics differ inside", "at the ends", "effect", title=TITLE
+    )
+    for name in ("model differs inside", "at the ends"):
+        shown.add_column(name)
+    names = ("inside_spread", "edge_spread", "spread_effect", "inside_penalty", "edge_penalty")
+    for row in rows:
+        numbers = [f"{row[name]:.3g}" for name in names]
+        shown.add_row(str(row["seed"]), str(row["settings"]), f"{row['edge_share']:.1%}", *numbers)
+    return shown
 
 
 def _columns(config: Any, found: Found) -> dict[str, float]:

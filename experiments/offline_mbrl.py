@@ -2,7 +2,7 @@
 
 The same command again resumes a run that was stopped, and prints the table of one that has finished. A run directory
 holds config.json, provenance.json, metrics.jsonl, eval.csv, checkpoints and a figure; rows per seed go to
-<out>/offline_mbrl/summary.csv.
+<out>/offline_mbrl/summary.csv. With --diagnose diagnosis.csv stands beside them: a row per member.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from experiments import options
+from experiments import edge_probes, options
 from jaxrl_suite import data, mesh
+from jaxrl_suite.algorithms import dyna
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.algorithms.head_options import HeadOptions
 from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
@@ -227,6 +228,8 @@ def _too_tight(config: Any, outcome: loop.Outcome, dataset: Dataset) -> str:
 
 def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console: Console) -> int:
     """One run, end to end -> exit code."""
+    if shared.diagnose and not isinstance(config, dyna.Config):
+        raise UserError(f"--diagnose is about rollouts in a world model, and {entry.name} has none; leave it out")
     dataset, info = data.load(shared.dataset, window=functools.partial(mesh.window, devices=devices_of(shared)))
     spec = spec_of(dataset, info)
     described = describe(shared, entry, config, spec, info)
@@ -296,6 +299,8 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
             mine = [row for row in rows if row["settings"] == text]
             console.print(tables.run_table(mine, lines, f"{title}, after {mine[0]['updates']} updates"))
             console.print(f"rows: {summary}   figure: {figure}")
+        if shared.diagnose:
+            console.print(edge_probes.table(edge_probes.written(directory.path, dataset)))
     return 0
 
 

@@ -19,6 +19,7 @@ from experiments import (
     edge_claims,
     edge_of_reach,
     edge_tasks,
+    offline_mbrl,
     options,
     publishing,
     reproduce,
@@ -235,6 +236,34 @@ def test_a_task_is_trained_asked_and_found_again(monkeypatch, capsys, tmp_path):
     before = path.read_bytes()
     assert run(monkeypatch, *words) == 0
     assert path.read_bytes() == before
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mbpo", "morel", "combo", "rambo", "mobile", "ravl")]
+
+
+@pytest.mark.parametrize("algo", ["mopo", *SLOW])
+def test_any_model_based_run_can_be_diagnosed(monkeypatch, capsys, tmp_path, algo):
+    """And it is the same run: found again, not trained again, when it is asked later."""
+    words = [f"--algo={algo}", "--dataset=pendulum-medium-replay-mini", "--preset=smoke", "--updates=20"]
+    words += ["--evaluations=1", "--episodes=1", "--seeds=2", f"--out={tmp_path}"]
+    for more in ([], ["--diagnose"]):
+        monkeypatch.setattr(sys, "argv", ["offline_mbrl", *words, *more])
+        with pytest.raises(SystemExit) as stopped:
+            offline_mbrl.main()
+        assert stopped.value.code == 0, capsys.readouterr().err
+    assert "Edge of reach" in capsys.readouterr().out
+    (path,) = tmp_path.glob("offline_mbrl/*/diagnosis.csv")
+    rows = pd.read_csv(path)
+    assert list(rows["seed"]) == [0, 1]
+    assert (rows[["inside_spread", "edge_spread", "inside_penalty", "edge_penalty"]] > 0).all().all()
+    assert rows["edge_share"].between(0.01, 0.5).all()
+
+
+def test_there_is_nothing_to_diagnose_without_a_model(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["offline_mbrl", "--algo=iql", "--diagnose", f"--out={tmp_path}"])
+    with pytest.raises(SystemExit) as stopped:
+        offline_mbrl.main()
+    assert stopped.value.code == 2 and "iql has none" in capsys.readouterr().err
 
 
 @pytest.mark.slow
