@@ -110,7 +110,7 @@ def run(monkeypatch, *words):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["--env=hopper"], "environment of this experiment"),
+        (["--env=ant"], "environment of this experiment"),
         (["--models=both"], "arm"),
         (["--mechanisms=spectrum"], "spectral"),
         (["--preset=fast"], "preset"),

@@ -181,7 +181,6 @@ def test_a_deterministic_loss_is_the_squared_error_in_units_of_the_targets_varia
 @pytest.mark.parametrize(
     "env, changes, words",
     [
-        ("hopper", {}, "pure environments only"),
         ("pendulum", {"steps": 241}, "multiple"),
         ("pendulum", {"explore": 0, "steps": 40}, "at least 5"),
         ("pendulum", {"real_ratio": 1.5}, "share"),
