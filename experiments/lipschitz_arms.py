@@ -31,11 +31,15 @@ MODEL_FREE: dict[str, dict[str, Any]] = {"sac": {"real_ratio": 1.0, "utd": 1}, "
 # What a task changes in the presets; `solved` is a return that we call solved, of at most 0 and 200.
 QUICK: dict[str, dict[str, Any]] = {
     "pendulum": {"steps": 5_000, "explore": 500, "utd": 5, "gamma": 0.95, "learning_rate": 2e-3},
-    "cartpole_swingup": {"steps": 12_000, "explore": 2_000, "utd": 6, "tau": 0.02, "evaluations": 10},
+    # With 5% of real rows the errors of a model this small keep the values flat (seeds 1000 and 1001): half are real.
+    "cartpole_swingup": {
+        **{"steps": 12_000, "explore": 2_000, "utd": 10, "tau": 0.02, "evaluations": 10},
+        "real_ratio": 0.5,
+    },
 }
-# MuJoCo's tasks, small enough for minutes: a tenth of the authors' steps and less, and smaller networks.
+# MuJoCo's tasks, small enough for minutes: a tenth of the authors' steps and less, smaller networks, half of a batch real.
 _SMALL: dict[str, Any] = {
-    "steps": 11_000,
+    "steps": 8_500,
     "explore": 1_000,
     "period": 125,
     "utd": 8,
@@ -45,6 +49,7 @@ _SMALL: dict[str, Any] = {
     "gamma": 0.99,
     "learning_rate": 5e-4,
     "evaluations": 10,
+    "real_ratio": 0.5,
 }
 # Settings per task of the authors' code (jannerm/mbpo); its schedule of rollouts stands in epochs of 1,000 steps.
 AUTHORS: dict[str, dict[str, Any]] = {
