@@ -57,7 +57,7 @@ def test_budgets_are_of_the_cheapest_model_and_half_the_dearest_arm():
             rows[-1] |= {"settings": lipschitz_arms.text(arm), "run_id": name}
             # Returns that rise by one with each percent of training.
             known[name] = [{"update": update, "return_mean": float(update)} for update in range(1, 101)]
-    free, cheapest, dearest = lipschitz_costs.budgets(rows, known, "pendulum")
+    dearest, cheapest, free = lipschitz_costs.budgets(rows, known, "pendulum")
     spent = [line["tera_flops"] for line in (free, cheapest, dearest)]
     assert free["return_cheapest"] == cheapest["return_cheapest"] == 100.0  # spent all they have
     assert dearest["return_cheapest"] == pytest.approx(100 * spent[1] / spent[2], rel=0.01)
