@@ -25,7 +25,7 @@ from jaxrl_suite.algorithms.mbpo_online_config import Config
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import exits_cleanly
 from jaxrl_suite.report import stats
-from jaxrl_suite.train import files
+from jaxrl_suite.train import files, rundir
 from jaxrl_suite.train.display import make_console
 from jaxrl_suite.types import Spec
 
@@ -123,11 +123,7 @@ def table(lines: Sequence[dict[str, Any]]) -> Table:
 def main() -> int:
     """Write budget.csv anew from what is published."""
     folder: Path = publishing.RESULTS / EXPERIMENT
-    rows: list[dict[str, Any]] = (
-        pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str})
-        .fillna({"settings": ""})
-        .to_dict("records")
-    )  # type: ignore[assignment]
+    rows = rundir.read_rows(folder / "summary.csv")
     known = curves.read(folder / curves.CURVES)
     lines = [line for env in lipschitz_arms.QUICK for line in budgets(rows, known, env)]
     files.write_atomically(folder / BUDGET, pd.DataFrame(lines).to_csv(index=False))

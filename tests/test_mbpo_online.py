@@ -193,6 +193,12 @@ def test_settings_without_a_meaning_are_refused(env, changes, words):
 
 
 # --- MuJoCo's tasks ---
+def test_the_entropy_aimed_at_is_minus_the_actions_dimensions_unless_set():
+    assert ActorCriticConfig().entropy_below(3) == 3
+    assert dataclasses.replace(CONFIG, target_entropy=-1.0).actor_critic().entropy_below(3) == 1.0
+
+
+@pytest.mark.slow
 def test_the_temperature_aims_at_the_entropy_that_is_set():
     def step(aim):
         config = dataclasses.replace(CONFIG, target_entropy=aim)
