@@ -51,7 +51,7 @@ class Config(LipschitzOptions):
     """Share of the critic in each update of the target critic."""
     learning_rate: float = 3e-4
     """Adam's step size, for actor, critics and temperature."""
-    target_entropy: float | None = field(default=None, metadata={"later": True})
+    target_entropy: float | None = field(default=None, metadata={"later": True, "signed": True})
     """Entropy of the policy that the temperature aims at; None for -|A|."""
     evaluations: int = 20
     """Evaluations of the policy, evenly spaced."""
