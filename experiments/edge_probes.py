@@ -6,9 +6,10 @@ act in are inside. Unlike the box's, such an edge is one of rollouts, not of pla
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,17 @@ from jaxrl_suite.types import Array, Dataset, Key, Tree
 
 STARTS = 500
 MEASURE = "ensemble_std"  # of models.uncertainty: the dynamics penalty that stands beside the critics' spread
+
+
+class Found(NamedTuple):
+    """What an agent says of the states that its rollouts act in `[steps * starts]`, and of the last ones `[starts]`."""
+
+    spread: Array
+    doubt: Array
+    valid: Array  # bool: the rollout was still under way
+    last_spread: Array
+    last_doubt: Array
+    edge: Array  # bool: a target bootstraps from there
 
 
 def of_run(path: Path, dataset: Dataset) -> list[dict[str, float]]:
@@ -48,11 +60,11 @@ def of_run(path: Path, dataset: Dataset) -> list[dict[str, float]]:
         return run.algorithm.act(state, (), obs, key)[0]
 
     @jax.jit
-    def ask(state: Tree) -> tuple[Array, ...]:
+    def ask(state: Tree) -> Found:
         rollout, valid = imagine.imagine(
             model,
             state.model,
-            lambda obs, key: act(state, obs, key),
+            functools.partial(act, state),
             model.start(state.model, rows),
             rows.transitions.obs,
             config.horizon,
@@ -70,24 +82,17 @@ def of_run(path: Path, dataset: Dataset) -> list[dict[str, float]]:
         flat = rollout.obs.reshape(-1, rollout.obs.shape[-1])
         last = rollout.next_obs[-1]
         edge = valid[-1] & (rollout.discount[-1] > 0)
-        return spread(flat), doubt(flat), valid.reshape(-1), spread(last), doubt(last), edge
+        return Found(spread(flat), doubt(flat), valid.reshape(-1), spread(last), doubt(last), edge)
 
     found = []
     for index in range(len(run.members)):
         state = jax.tree.map(lambda leaf, index=index: leaf[index], run.parameters)
-        found.append(_columns(config, *(np.asarray(x) for x in ask(state))))
+        found.append(_columns(config, ask(state)))
     return found
 
 
-def _columns(
-    config: Any,
-    spread: np.ndarray,
-    doubt: np.ndarray,
-    valid: np.ndarray,
-    last_spread: np.ndarray,
-    last_doubt: np.ndarray,
-    edge: np.ndarray,
-) -> dict[str, float]:
+def _columns(config: Any, found: Found) -> dict[str, float]:
+    spread, doubt, valid, last_spread, last_doubt, edge = (np.asarray(x) for x in found)
     here, there = spread[valid], last_spread[edge]
     return {
         "horizon": config.horizon,

@@ -176,6 +176,7 @@ def main() -> int:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
     display, arms = Display(console), lipschitz_arms.chosen(chosen.models, chosen.mechanisms)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
+    studies.check_publish(chosen.publish, chosen.preset, seeds)
     groups = [Group(arm, seeds, chosen, display) for arm in arms]
     for number, group in enumerate(groups, 1):
         display.note(f"{number}/{len(groups)}: {group.label}, {len(seeds)} seeds")

@@ -22,6 +22,7 @@ from experiments import (
     options,
     publishing,
     reproduce,
+    studies,
 )
 from experiments.box_studies import STUDIES, Arm
 from jaxrl_suite.algorithms.ideas import State
@@ -170,7 +171,10 @@ def run(monkeypatch, *words):
         ("--world=hopper --only=rewards", "unknown study 'rewards'"),
         ("--world=hopper --preset=quik", "did you mean quick"),
         ("--world=hopper --publish --updates=5", "leave out --updates"),
-        ("--world=pendulum", "unknown world"),
+        ("--world=hopper --publish --seeds=1000:1002", "reported seeds, 0 to 99"),
+        ("--world=hopper --publish --preset=smoke", "only try the code"),
+        ("--world=hopper --episodes=-1", "positive whole number"),
+        ("--world=pendulun", "did you mean pendulum"),
     ],
 )
 def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, word, said):
@@ -187,12 +191,18 @@ def test_a_study_of_ones_own_cannot_be_published(monkeypatch, capsys, tmp_path):
 # --- outside the box ---
 def test_settings_of_the_tasks_are_written_as_their_rows_say_them():
     """And every study trains settings of its own, all of them at the same number of updates."""
-    needs = [edge_tasks.needed("hopper", arm) for arms in edge_tasks.STUDIES.values() for arm in arms]
+    needs = [
+        edge_tasks.needed(task, arm)
+        for task in ("hopper", "pendulum")
+        for arms in edge_tasks.STUDIES.values()
+        for arm in arms
+    ]
     assert len(set(needs)) == len(needs)
     for need in needs:
         _, entry, config = options.offline(reproduce.words_of(need, "0:5", reproduce.Options()), "test", "")
-        assert edge_tasks.needed("hopper", edge_tasks.Arm(need.algo, changed(config, entry.presets["quick"]))) == need
-        assert config.updates == 5_000
+        task = need.dataset.partition("-")[0]
+        assert edge_tasks.needed(task, edge_tasks.Arm(need.algo, changed(config, entry.presets["quick"]))) == need
+        assert config.updates == {"hopper": 5_000, "pendulum": 10_000}[task]
 
 
 def changed(config, preset):
@@ -201,7 +211,8 @@ def changed(config, preset):
 
 
 def test_every_claim_about_a_task_rests_on_runs_of_its_studies():
-    trained = {edge_tasks.needed("hopper", arm) for arms in edge_tasks.STUDIES.values() for arm in arms}
+    arms = [arm for arms in edge_tasks.STUDIES.values() for arm in arms]
+    trained = {edge_tasks.needed(task, arm) for task in edge_claims.MEASURE for arm in arms}
     assert {need for claim in edge_claims.CLAIMS for need in claim.needs} <= trained
 
 
@@ -231,6 +242,7 @@ def test_from_runs_to_published_figures(monkeypatch, capsys, tmp_path):
     """Made once, found again, published with claims, curves, shells and paths, and drawn."""
     small = {"methods": STUDIES["methods"]._replace(arms=(Arm("base"), Arm("patched")))}
     monkeypatch.setattr(edge_of_reach, "STUDIES", small)
+    monkeypatch.setattr(studies, "check_publish", lambda *_: None)  # runs of seconds serve here
     words = ("--preset=smoke", "--seeds=2", "--only=methods", "--out", str(tmp_path / "runs"))
     assert run(monkeypatch, *words) == 0
     results = tmp_path / "results"
