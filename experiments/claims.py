@@ -9,7 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from experiments import box_claims, edge_claims, heads_claims, heads_offline_claims, lipschitz_claims
+from experiments import (
+    box_claims,
+    edge_claims,
+    heads_claims,
+    heads_offline_claims,
+    lipschitz_claims,
+    lipschitz_offline_claims,
+)
 from experiments.offline_mbrl import EXPERIMENT
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
@@ -161,6 +168,7 @@ CLAIMS = (
     *box_claims.CLAIMS,
     *heads_claims.CLAIMS,
     *heads_offline_claims.CLAIMS,
+    *lipschitz_offline_claims.CLAIMS,
     *edge_claims.CLAIMS,
     *lipschitz_claims.CLAIMS,
 )

@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
@@ -49,7 +50,7 @@ class Options:
     """Options of a collection."""
 
     env: str = "hopper"
-    """Environment: hopper, halfcheetah, walker2d."""
+    """Environment: hopper, halfcheetah, walker2d, or a pure one, such as pendulum."""
     level: str = "medium-replay"
     """What to record: random, medium, medium-replay, expert, medium-expert."""
     seed: int = 0
@@ -118,7 +119,7 @@ def learner(chosen: Options, spec: Spec, steps: int, display: Display, enough: f
             data=None,
             seeds=seeds,
             config=frozen,
-            host_envs=config.envs,
+            host_envs=0 if envs.is_pure(spec.name) else config.envs,
             checkpoint_seconds=chosen.checkpoint_seconds,
             sinks=sinks.parse(chosen.log),
             enough=math.inf if enough is None else enough,
@@ -131,8 +132,12 @@ def learner(chosen: Options, spec: Spec, steps: int, display: Display, enough: f
 
 
 def experience(run: session.Run, rows: int | None) -> record.Arrays:
-    """Everything that a learner did, or at most `rows` of it, rebuilt from its recorded actions."""
+    """Everything that a learner did, or at most `rows` of it: from its replay buffer, or, where the host kept the
+    environments, rebuilt from its recorded actions."""
     state = run.parameters
+    if envs.is_pure(run.spec.name):
+        taken = jax.tree.map(lambda leaf: np.asarray(leaf[0, : int(state.replay.size[0])]), state.replay.data)
+        return record.recall(taken, state.obs.shape[1], rows)
     actions = np.asarray(state.actions)[0, : int(state.tick[0])]
     return record.replay(run.spec.name, run.seeds[0], actions, rows)
 
@@ -258,7 +263,7 @@ def written(
 
 def env_version(spec: Spec) -> str:
     """The environment with the version of the library that steps it."""
-    return f"{spec.name}, envpool {version('envpool')}"
+    return spec.name if envs.is_pure(spec.name) else f"{spec.name}, envpool {version('envpool')}"
 
 
 @exits_cleanly
@@ -282,10 +287,6 @@ def main() -> int:
     if chosen.publish and "d4rl" not in formats:
         raise UserError("--publish bundles the HDF5 file, which --format=minari alone does not write; use d4rl,minari")
     spec = envs.spec(chosen.env)
-    if envs.is_pure(spec.name):
-        raise UserError(
-            f"{spec.name} is a pure environment; data sets are collected on hopper, halfcheetah or walker2d"
-        )
     display = Display(console)
     arrays, facts = arrays_of(chosen, spec, display)
     if arrays is None:

@@ -6,13 +6,17 @@ act in are inside. Unlike the box's, such an edge is one of rollouts, not of pla
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+from rich.table import Table
 
 from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import dyna
@@ -21,8 +25,20 @@ from jaxrl_suite.report import stats
 from jaxrl_suite.train import session
 from jaxrl_suite.types import Array, Dataset, Key, Tree
 
+TITLE = "Edge of reach: standard deviations of critics and of the model's members, inside rollouts and at their ends"
 STARTS = 500
 MEASURE = "ensemble_std"  # of models.uncertainty: the dynamics penalty that stands beside the critics' spread
+
+
+class Found(NamedTuple):
+    """What an agent says of the states that its rollouts act in `[steps * starts]`, and of the last ones `[starts]`."""
+
+    spread: Array
+    doubt: Array
+    valid: Array  # bool: the rollout was still under way
+    last_spread: Array
+    last_doubt: Array
+    edge: Array  # bool: a target bootstraps from there
 
 
 def of_run(path: Path, dataset: Dataset) -> list[dict[str, float]]:
@@ -48,11 +64,11 @@ def of_run(path: Path, dataset: Dataset) -> list[dict[str, float]]:
         return run.algorithm.act(state, (), obs, key)[0]
 
     @jax.jit
-    def ask(state: Tree) -> tuple[Array, ...]:
+    def ask(state: Tree) -> Found:
         rollout, valid = imagine.imagine(
             model,
             state.model,
-            lambda obs, key: act(state, obs, key),
+            functools.partial(act, state),
             model.start(state.model, rows),
             rows.transitions.obs,
             config.horizon,
@@ -70,24 +86,39 @@ def of_run(path: Path, dataset: Dataset) -> list[dict[str, float]]:
         flat = rollout.obs.reshape(-1, rollout.obs.shape[-1])
         last = rollout.next_obs[-1]
         edge = valid[-1] & (rollout.discount[-1] > 0)
-        return spread(flat), doubt(flat), valid.reshape(-1), spread(last), doubt(last), edge
+        return Found(spread(flat), doubt(flat), valid.reshape(-1), spread(last), doubt(last), edge)
 
     found = []
     for index in range(len(run.members)):
         state = jax.tree.map(lambda leaf, index=index: leaf[index], run.parameters)
-        found.append(_columns(config, *(np.asarray(x) for x in ask(state))))
+        found.append(_columns(config, ask(state)))
     return found
 
 
-def _columns(
-    config: Any,
-    spread: np.ndarray,
-    doubt: np.ndarray,
-    valid: np.ndarray,
-    last_spread: np.ndarray,
-    last_doubt: np.ndarray,
-    edge: np.ndarray,
-) -> dict[str, float]:
+def written(path: Path, dataset: Dataset) -> list[dict[str, Any]]:
+    """The columns of a run's rows with seed and settings, also as diagnosis.csv in its folder."""
+    owners = [{"seed": member.seed, "settings": member.variant.settings} for member in session.load(path).members]
+    rows: list[dict[str, Any]] = [a | b for a, b in zip(owners, of_run(path, dataset), strict=True)]
+    pd.DataFrame(rows).to_csv(path / "diagnosis.csv", index=False)
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A diagnosis for the terminal, a row per member."""
+    shown = Table(
+        "seed", "settings", "targets at the ends", "critics differ inside", "at the ends", "effect", title=TITLE
+    )
+    for name in ("model differs inside", "at the ends"):
+        shown.add_column(name)
+    names = ("inside_spread", "edge_spread", "spread_effect", "inside_penalty", "edge_penalty")
+    for row in rows:
+        numbers = [f"{row[name]:.3g}" for name in names]
+        shown.add_row(str(row["seed"]), str(row["settings"]), f"{row['edge_share']:.1%}", *numbers)
+    return shown
+
+
+def _columns(config: Any, found: Found) -> dict[str, float]:
+    spread, doubt, valid, last_spread, last_doubt, edge = (np.asarray(x) for x in found)
     here, there = spread[valid], last_spread[edge]
     return {
         "horizon": config.horizon,

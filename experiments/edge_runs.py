@@ -41,26 +41,23 @@ def run(
     if "--fresh" in more or not all(run_id in known for run_id in ids):
         path, _ = rundir.look(out, offline_mbrl.EXPERIMENT, described.label, described.group)
         trained = {row["run_id"]: row for row in rundir.read_rows(out / offline_mbrl.EXPERIMENT / "summary.csv")}
-        probed = edge_probes.of_run(path, dataset)
-        known = {
-            run_id: {**trained[run_id], "experiment": EXPERIMENT, **found}
-            for run_id, found in zip(ids, probed, strict=True)
-        }
-        rundir.upsert_rows(summary, list(known.values()), list(known[ids[0]]))
+        probed = zip(ids, edge_probes.of_run(path, dataset), strict=True)
+        known |= {run_id: {**trained[run_id], "experiment": EXPERIMENT, **found} for run_id, found in probed}
+        rundir.upsert_rows(summary, [known[run_id] for run_id in ids], list(known[ids[0]]))
     return 0, [known[run_id] for run_id in ids]
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
-    """A study for the terminal: means over seeds, with 95% t-intervals of the score."""
-    shown = Table("algorithm", "settings", "seeds", "score", "return", "Q at start", "true", "spread at the edge")
+    """A study for the terminal: means over seeds, with 95% t-intervals of the return."""
+    shown = Table("algorithm", "settings", "seeds", "return", "score", "Q at start", "true", "spread at the edge")
     shown.title = title
     arms = dict.fromkeys((row["algo"], row["settings"]) for row in rows)
     for arm in arms:
         mine = [row for row in rows if (row["algo"], row["settings"]) == arm]
-        interval = stats.mean_interval([float(row["score_last"]) for row in mine])
-        bounds = f" [{interval.low:.1f}, {interval.high:.1f}]" if interval.bounded else ""
-        names = ("return_last", "q_last", "mc_last")
+        interval = stats.mean_interval([float(row["return_last"]) for row in mine])
+        bounds = f" [{interval.low:,.0f}, {interval.high:,.0f}]" if interval.bounded else ""
+        names = ("score_last", "q_last", "mc_last")
         means = [f"{sum(float(row[name]) for row in mine) / len(mine):,.1f}" for name in names]
         effect = f"d = {sum(float(row['spread_effect']) for row in mine) / len(mine):.2f}"
-        shown.add_row(*arm, str(len(mine)), f"{interval.estimate:.1f}{bounds}", *means, effect)
+        shown.add_row(*arm, str(len(mine)), f"{interval.estimate:,.0f}{bounds}", *means, effect)
     return shown

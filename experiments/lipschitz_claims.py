@@ -37,6 +37,59 @@ def correlation(needs: Sequence[Needed], x: str, y: str) -> Callable[[Rows], Evi
     return evidence
 
 
+def compared(
+    pair: Callable[..., Claim],
+    kind: str,
+    ensemble: Needed,
+    single: Mapping[str, Needed],
+    margin: float,
+    metric: str = "return_last",
+    outcome: str = "last return",
+) -> tuple[Claim, ...]:
+    """An ensemble without a mechanism against single models with each, `single["none"]` among them, as claims.
+
+    `pair` takes a name, words, the metric and two arms. Both comparisons, online and on recorded data, ask these.
+    """
+    return (
+        pair(
+            f"{kind}-ensemble-beats-single",
+            f"without a mechanism, a {kind} ensemble gives a higher {outcome} than a single model",
+            metric,
+            ensemble,
+            single["none"],
+        ),
+        *(
+            pair(
+                f"{kind}-single-{name}-no-worse",
+                f"a single {kind} model with the {name} mechanism is no worse than the ensemble without",
+                metric,
+                single[name],
+                ensemble,
+                kind="non-inferiority",
+                margin=margin,
+            )
+            for name in MECHANICAL
+        ),
+        *(
+            pair(
+                f"{kind}-single-{name}-helps",
+                f"the {name} mechanism raises the {outcome} of a single {kind} model",
+                metric,
+                single[name],
+                single["none"],
+            )
+            for name in MECHANICAL
+        ),
+        pair(
+            f"{kind}-adversarial-beats-random",
+            f"with a single {kind} model, adversarial noise gives a higher {outcome} than random noise",
+            metric,
+            single["adversarial"],
+            single["random"],
+        ),
+    )
+
+
 def _on(env: str) -> tuple[Claim, ...]:
     margin = RETURN_MARGIN[env]
     command = f"python -m experiments.{EXPERIMENT} --env={env}"
@@ -62,44 +115,8 @@ def _on(env: str) -> tuple[Claim, ...]:
 
     def of_kind(kind: str) -> tuple[Claim, ...]:
         single, ensemble = arm(f"{kind}-single"), arm(f"{kind}-ensemble")
-        smooth: Mapping[str, Needed] = {name: arm(f"{kind}-single", name) for name in MECHANISMS}
         return (
-            pair(
-                f"{kind}-ensemble-beats-single",
-                f"without a mechanism, a {kind} ensemble gives a higher last return than a single model",
-                "return_last",
-                ensemble,
-                single,
-            ),
-            *(
-                pair(
-                    f"{kind}-single-{name}-no-worse",
-                    f"a single {kind} model with the {name} mechanism is no worse than the ensemble without",
-                    "return_last",
-                    smooth[name],
-                    ensemble,
-                    kind="non-inferiority",
-                    margin=margin,
-                )
-                for name in MECHANICAL
-            ),
-            *(
-                pair(
-                    f"{kind}-single-{name}-helps",
-                    f"the {name} mechanism raises the last return of a single {kind} model",
-                    "return_last",
-                    smooth[name],
-                    single,
-                )
-                for name in MECHANICAL
-            ),
-            pair(
-                f"{kind}-adversarial-beats-random",
-                f"with a single {kind} model, adversarial noise gives a higher last return than random noise",
-                "return_last",
-                smooth["adversarial"],
-                smooth["random"],
-            ),
+            *compared(pair, kind, ensemble, {name: arm(f"{kind}-single", name) for name in MECHANISMS}, margin),
             pair(
                 f"{kind}-model-error-alike",
                 f"the model error of a single {kind} model is that of the ensemble's members, within a factor of 1.35",

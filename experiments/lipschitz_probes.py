@@ -11,7 +11,6 @@ import numpy as np
 
 from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import actor_critic, mbpo_online
-from jaxrl_suite.algorithms.actor_critic import ActorCriticConfig
 from jaxrl_suite.models import ensemble, refit
 from jaxrl_suite.types import Algorithm, Array, Key, Spec, Transition, Tree
 from jaxrl_suite.values import lipschitz
@@ -73,8 +72,7 @@ def measures(spec: Spec, config: mbpo_online.Config, algorithm: Algorithm) -> An
 
 def seconds(spec: Spec, config: mbpo_online.Config, states: Tree) -> dict[str, float]:
     """What fits, rollouts and updates take over a whole run and population, from one tick of each timed by itself."""
-    shape = ActorCriticConfig(config.critics, config.hidden, config.batch, lipschitz=config.smoothness())
-    tick = mbpo_online.parts(spec, config, actor_critic.make(spec, shape))
+    tick = mbpo_online.parts(spec, config, actor_critic.make(spec, config.actor_critic()))
     ticks = (config.steps - config.explore) // config.period
     parts = {"fit": tick.fit, "dream": tick.dream, "learn": tick.learn}
     if config.real == config.batch:

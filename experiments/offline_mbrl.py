@@ -2,7 +2,7 @@
 
 The same command again resumes a run that was stopped, and prints the table of one that has finished. A run directory
 holds config.json, provenance.json, metrics.jsonl, eval.csv, checkpoints and a figure; rows per seed go to
-<out>/offline_mbrl/summary.csv.
+<out>/offline_mbrl/summary.csv. With --diagnose diagnosis.csv stands beside them: a row per member.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from experiments import options
+from experiments import edge_probes, options
 from jaxrl_suite import data, mesh
+from jaxrl_suite.algorithms import dyna
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.algorithms.head_options import HeadOptions
+from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
@@ -36,7 +38,7 @@ from jaxrl_suite.train import (
 )
 from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.types import Dataset, Spec
-from jaxrl_suite.values import heads
+from jaxrl_suite.values import heads, lipschitz
 
 EXPERIMENT = "offline_mbrl"
 PUBLISHED = Path(__file__).resolve().parent.parent / "results"
@@ -213,8 +215,21 @@ def header(
     }
 
 
+def _too_tight(config: Any, outcome: loop.Outcome, dataset: Dataset) -> str:
+    """What to say where a Lipschitz mechanism has kept critics flatter than the returns of the data are."""
+    smooth = isinstance(config, LipschitzOptions) and config.smoothness().active
+    if not (smooth and config.head == "mse"):  # other heads' values are no output of a layer
+        return ""
+    learner: Any = getattr(outcome.result, "agent", outcome.result)  # model-based states hold the learner's
+    upper = lipschitz.upper_bound(learner.critic)  # [population, critics]
+    needed = lipschitz.slope_needed(dataset.mc_return, dataset.transitions.obs)
+    return lipschitz.too_tight(float(upper.max(axis=1).mean()), float(needed))
+
+
 def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console: Console) -> int:
     """One run, end to end -> exit code."""
+    if shared.diagnose and not isinstance(config, dyna.Config):
+        raise UserError(f"--diagnose is about rollouts in a world model, and {entry.name} has none; leave it out")
     dataset, info = data.load(shared.dataset, window=functools.partial(mesh.window, devices=devices_of(shared)))
     spec = spec_of(dataset, info)
     described = describe(shared, entry, config, spec, info)
@@ -253,6 +268,8 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
                 return interrupts.RESUMABLE
             if not leads:
                 return 0
+            if line := _too_tight(config, outcome, dataset):
+                display.note(line)
             more = {
                 "dataset": info.name,
                 "preset": shared.preset,
@@ -282,6 +299,8 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
             mine = [row for row in rows if row["settings"] == text]
             console.print(tables.run_table(mine, lines, f"{title}, after {mine[0]['updates']} updates"))
             console.print(f"rows: {summary}   figure: {figure}")
+        if shared.diagnose:
+            console.print(edge_probes.table(edge_probes.written(directory.path, dataset)))
     return 0
 
 

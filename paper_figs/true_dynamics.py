@@ -1,4 +1,5 @@
-"""Learned worlds and the true one on recorded data: what training does in them, and what accuracy and length change."""
+"""Learned worlds and the true one on recorded data: what training does in them, what accuracy and length change, what
+critics and model say where rollouts end, and the number of critics against their diversity."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments import curves
+from experiments import curves, edge_tasks
 from experiments.box_studies import EXPERIMENT, WORLD
 from paper_figs.edge_of_reach import band, seeds_of
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
@@ -17,18 +18,39 @@ SHOWN = {"return_mean": "return of an episode", "excess": "Q-value estimate less
 
 
 def draw(results: Path) -> dict[str, Figure]:
-    """Figures by path without ending, two per data set and preset, from the csv files of `results/edge_of_reach`."""
+    """Figures by path without ending, up to four per data set and preset, from the csv files of
+    `results/edge_of_reach`."""
     folder = results / EXPERIMENT
     rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str})
     rows = rows[(rows["status"] == "finished") & (rows["dataset"] != WORLD)].fillna({"settings": ""})
     published = curves.read(folder / curves.CURVES)
     figures: dict[str, Figure | None] = {}
     for (dataset, preset), mine in rows.groupby(["dataset", "preset"]):
-        stem = f"{EXPERIMENT}/{dataset}" + ("" if preset == "quick" else f"-{preset}")
-        usual = mine[mine["horizon"] == mine.loc[mine["algo"] == "ravl", "horizon"].min()]
-        figures[f"{stem}-training"] = _training(usual[usual["accuracy"].isin((0.0, 1.0))], published, str(dataset))
-        figures[f"{stem}-worlds"] = _worlds(mine, usual, str(dataset))
+        stem, title = f"{EXPERIMENT}/{dataset}" + ("" if preset == "quick" else f"-{preset}"), str(dataset)
+        usual = _of_study(mine, "methods")
+        figures[f"{stem}-training"] = _training(usual, published, title)
+        figures[f"{stem}-worlds"] = _worlds(mine, pd.concat([usual, _of_study(mine, "accuracy")]), title)
+        figures[f"{stem}-ends"] = _ends(usual, title)
+        figures[f"{stem}-critics"] = _critics(mine, title)
     return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _of_study(rows: pd.DataFrame, study: str) -> pd.DataFrame:
+    """The rows of a study of a data set and preset, with the fields that its arms change."""
+    dataset, preset = str(rows["dataset"].iloc[0]), str(rows["preset"].iloc[0])
+    arms = edge_tasks.STUDIES[study]
+    needed = [(edge_tasks.needed(dataset.partition("-")[0], arm, preset), arm) for arm in arms]
+    changes = {(need.algo, need.settings): arm.changes for need, arm in needed}
+    found = [changes.get(pair) for pair in zip(rows["algo"], rows["settings"], strict=True)]
+    kept = rows[[change is not None for change in found]]
+    fields = pd.DataFrame([change for change in found if change is not None], index=kept.index)
+    return kept.assign(**{name: fields[name] for name in ("critics", "diversity") if name in fields})
+
+
+def _measure(rows: pd.DataFrame) -> tuple[str, str]:
+    """The column that tells how well a task is done, and its name: returns where there is no reference for a score."""
+    scored = rows["score_last"].notna().any()
+    return ("score_last", "normalised score at the end") if scored else ("return_last", "return at the end")
 
 
 def _training(rows: pd.DataFrame, published: dict, title: str) -> Figure | None:
@@ -59,16 +81,63 @@ def _worlds(rows: pd.DataFrame, usual: pd.DataFrame, title: str) -> Figure | Non
     true = rows[(rows["accuracy"] == 1.0) & (rows["algo"] == "mbpo")]
     if usual["accuracy"].nunique() < 3 or true["horizon"].nunique() < 2:
         return None
+    measure, words = _measure(rows)
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for algo in ("mbpo", "ravl"):
-        band(left, usual[usual["algo"] == algo], "accuracy", "score_last", ALGORITHMS[algo], algo)
+        band(left, usual[usual["algo"] == algo], "accuracy", measure, ALGORITHMS[algo], algo)
     left.set_xticks([-1, 0, 1], ["-1\nrandom", "0\nlearned", "1\ntrue"])
     left.set_xlabel("accuracy of the world")
-    left.set_ylabel("normalised score at the end")
+    left.set_ylabel(words)
     left.legend(frameon=False)
-    band(right, true, "horizon", "score_last", ALGORITHMS["mbpo"], "mbpo")
+    band(right, true, "horizon", measure, ALGORITHMS["mbpo"], "mbpo")
     right.set_xlabel("steps k of a rollout, true dynamics")
     right.set_xticks(sorted(true["horizon"].unique()))
     figure.suptitle(f"{title}: mean over {seeds_of(rows)}, 95% t-interval", fontsize=10)
+    return figure
+
+
+def _ends(rows: pd.DataFrame, title: str) -> Figure | None:
+    """What critics and model say of the last successors of rollouts (filled) and of the states inside (hollow)."""
+    if rows.empty:
+        return None
+    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    arms = list(dict.fromkeys(zip(rows["algo"], rows["accuracy"], strict=True)))
+    quantities = {"spread": "standard deviation of the critics", "penalty": "standard deviation of the model's members"}
+    for axes, (quantity, words) in zip(figure.subplots(1, 2), quantities.items(), strict=True):
+        for place, (algo, accuracy) in enumerate(arms):
+            mine = rows[(rows["algo"] == algo) & (rows["accuracy"] == accuracy)]
+            colour = ALGORITHMS[algo]
+            for shift, where, filled in ((-0.15, "inside", "none"), (0.15, "edge", colour)):
+                values = mine[f"{where}_{quantity}"].to_numpy(float)
+                axes.plot(
+                    [place + shift] * len(values), values, "o", color=colour, markerfacecolor=filled, markersize=5
+                )
+        axes.set_xticks(range(len(arms)), [f"{algo}\n{'true' if a == 1.0 else 'learned'}" for algo, a in arms])
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(words)
+    for name, filled in (("inside rollouts", "none"), ("at their ends", GREY)):
+        axes.plot([], [], "o", color=GREY, markerfacecolor=filled, label=name)
+    axes.legend(frameon=False)
+    figure.suptitle(f"{title}: a dot per seed, {seeds_of(rows)}", fontsize=10)
+    return figure
+
+
+def _critics(rows: pd.DataFrame, title: str) -> Figure | None:
+    """The number of critics against their diversity, in the true dynamics."""
+    mine = _of_study(rows, "critics")
+    if mine.empty:
+        return None
+    measure, words = _measure(rows)
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    weights = sorted(mine["diversity"].unique())
+    places = mine.assign(place=mine["diversity"].map({weight: place for place, weight in enumerate(weights)}))
+    for colour, (count, own) in zip((ORANGE, BLUE, GREEN, PURPLE), places.groupby("critics"), strict=False):
+        band(axes, own, "place", measure, colour, f"N = {count}")
+    axes.set_xticks(range(len(weights)), [f"{weight:g}" for weight in weights])
+    axes.set_xlabel("weight of diversity (eta)")
+    axes.set_ylabel(words)
+    axes.legend(frameon=False)
+    figure.suptitle(f"{title}, true dynamics: mean over {seeds_of(mine)}, 95% t-interval", fontsize=9)
     return figure

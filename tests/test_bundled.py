@@ -2,6 +2,7 @@
 
 import hashlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,6 +15,8 @@ from jaxrl_suite.train.host import env_seed
 LARGEST = 8_000_000  # bytes; a clone and a wheel carry all of them
 TIME_STEP = {"Hopper-v4": 0.008, "HalfCheetah-v4": 0.05, "Walker2d-v4": 0.008}
 NAMES = sorted(data.REGISTRY)
+PURE = [name for name in NAMES if envs.is_pure(data.REGISTRY[name].env)]
+HOSTED = [name for name in NAMES if name not in PURE]
 # Published results rest on these bytes.
 FIRST = ("hopper-medium-replay-mini", "3becd3ab5b458e6cbcb747b980c9ffb9bf827ecbb5e20768bf1f235cda5c413f")
 
@@ -71,6 +74,7 @@ def test_the_provenance_is_complete_and_true(loaded):
         assert halves[1]["return_mean"] > halves[0]["return_mean"]
 
 
+@pytest.mark.parametrize("loaded", HOSTED, indirect=True)
 def test_positions_move_as_velocities_say(loaded):
     """Every row, the ends of episodes included, is one step of physics: a successor from elsewhere would jump."""
     entry, dataset, _ = loaded
@@ -86,6 +90,7 @@ def test_positions_move_as_velocities_say(loaded):
     assert np.abs(dataset.transitions.action).max() <= 1
 
 
+@pytest.mark.parametrize("loaded", HOSTED, indirect=True)
 def test_a_first_episode_can_be_played_again(loaded):
     """Seed and environment of the provenance lead to rows of the file."""
     entry, dataset, info = loaded
@@ -110,3 +115,14 @@ def test_a_first_episode_can_be_played_again(loaded):
         np.testing.assert_allclose(timestep.obs[env], t.next_obs[row], rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(timestep.reward[env], t.reward[row], rtol=1e-3, atol=1e-3)
     pool.close()
+
+
+@pytest.mark.parametrize("loaded", PURE, indirect=True)
+def test_a_row_of_a_pure_environment_is_one_of_its_steps(loaded):
+    entry, dataset, _ = loaded
+    env, t = envs.make(entry.env), dataset.transitions
+    states = jax.vmap(lambda obs: env.restore(obs, None))(t.obs)
+    _, seen = jax.jit(jax.vmap(env.step))(states, t.action, jax.random.split(jax.random.key(0), len(t.obs)))
+    np.testing.assert_allclose(seen.obs, t.next_obs, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(seen.reward, t.reward, rtol=0, atol=1e-4)
+    assert not seen.terminated.any() and (t.discount == 1).all()

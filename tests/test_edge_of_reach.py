@@ -19,9 +19,11 @@ from experiments import (
     edge_claims,
     edge_of_reach,
     edge_tasks,
+    offline_mbrl,
     options,
     publishing,
     reproduce,
+    studies,
 )
 from experiments.box_studies import STUDIES, Arm
 from jaxrl_suite.algorithms.ideas import State
@@ -170,7 +172,10 @@ def run(monkeypatch, *words):
         ("--world=hopper --only=rewards", "unknown study 'rewards'"),
         ("--world=hopper --preset=quik", "did you mean quick"),
         ("--world=hopper --publish --updates=5", "leave out --updates"),
-        ("--world=pendulum", "unknown world"),
+        ("--world=hopper --publish --seeds=1000:1002", "reported seeds, 0 to 99"),
+        ("--world=hopper --publish --preset=smoke", "only try the code"),
+        ("--world=hopper --episodes=-1", "positive whole number"),
+        ("--world=pendulun", "did you mean pendulum"),
     ],
 )
 def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, word, said):
@@ -187,12 +192,18 @@ def test_a_study_of_ones_own_cannot_be_published(monkeypatch, capsys, tmp_path):
 # --- outside the box ---
 def test_settings_of_the_tasks_are_written_as_their_rows_say_them():
     """And every study trains settings of its own, all of them at the same number of updates."""
-    needs = [edge_tasks.needed("hopper", arm) for arms in edge_tasks.STUDIES.values() for arm in arms]
+    needs = [
+        edge_tasks.needed(task, arm)
+        for task in ("hopper", "pendulum")
+        for arms in edge_tasks.STUDIES.values()
+        for arm in arms
+    ]
     assert len(set(needs)) == len(needs)
     for need in needs:
         _, entry, config = options.offline(reproduce.words_of(need, "0:5", reproduce.Options()), "test", "")
-        assert edge_tasks.needed("hopper", edge_tasks.Arm(need.algo, changed(config, entry.presets["quick"]))) == need
-        assert config.updates == 5_000
+        task = need.dataset.partition("-")[0]
+        assert edge_tasks.needed(task, edge_tasks.Arm(need.algo, changed(config, entry.presets["quick"]))) == need
+        assert config.updates == {"hopper": 5_000, "pendulum": 10_000}[task]
 
 
 def changed(config, preset):
@@ -201,7 +212,8 @@ def changed(config, preset):
 
 
 def test_every_claim_about_a_task_rests_on_runs_of_its_studies():
-    trained = {edge_tasks.needed("hopper", arm) for arms in edge_tasks.STUDIES.values() for arm in arms}
+    arms = [arm for arms in edge_tasks.STUDIES.values() for arm in arms]
+    trained = {edge_tasks.needed(task, arm) for task in edge_claims.MEASURE for arm in arms}
     assert {need for claim in edge_claims.CLAIMS for need in claim.needs} <= trained
 
 
@@ -226,11 +238,40 @@ def test_a_task_is_trained_asked_and_found_again(monkeypatch, capsys, tmp_path):
     assert path.read_bytes() == before
 
 
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mbpo", "morel", "combo", "rambo", "mobile", "ravl")]
+
+
+@pytest.mark.parametrize("algo", ["mopo", *SLOW])
+def test_any_model_based_run_can_be_diagnosed(monkeypatch, capsys, tmp_path, algo):
+    """And it is the same run: found again, not trained again, when it is asked later."""
+    words = [f"--algo={algo}", "--dataset=pendulum-medium-replay-mini", "--preset=smoke", "--updates=20"]
+    words += ["--evaluations=1", "--episodes=1", "--seeds=2", f"--out={tmp_path}"]
+    for more in ([], ["--diagnose"]):
+        monkeypatch.setattr(sys, "argv", ["offline_mbrl", *words, *more])
+        with pytest.raises(SystemExit) as stopped:
+            offline_mbrl.main()
+        assert stopped.value.code == 0, capsys.readouterr().err
+    assert "Edge of reach" in capsys.readouterr().out
+    (path,) = tmp_path.glob("offline_mbrl/*/diagnosis.csv")
+    rows = pd.read_csv(path)
+    assert list(rows["seed"]) == [0, 1]
+    assert (rows[["inside_spread", "edge_spread", "inside_penalty", "edge_penalty"]] > 0).all().all()
+    assert rows["edge_share"].between(0.01, 0.5).all()
+
+
+def test_there_is_nothing_to_diagnose_without_a_model(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["offline_mbrl", "--algo=iql", "--diagnose", f"--out={tmp_path}"])
+    with pytest.raises(SystemExit) as stopped:
+        offline_mbrl.main()
+    assert stopped.value.code == 2 and "iql has none" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_from_runs_to_published_figures(monkeypatch, capsys, tmp_path):
     """Made once, found again, published with claims, curves, shells and paths, and drawn."""
     small = {"methods": STUDIES["methods"]._replace(arms=(Arm("base"), Arm("patched")))}
     monkeypatch.setattr(edge_of_reach, "STUDIES", small)
+    monkeypatch.setattr(studies, "check_publish", lambda *_: None)  # runs of seconds serve here
     words = ("--preset=smoke", "--seeds=2", "--only=methods", "--out", str(tmp_path / "runs"))
     assert run(monkeypatch, *words) == 0
     results = tmp_path / "results"

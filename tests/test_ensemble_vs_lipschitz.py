@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import curves, ensemble_vs_lipschitz, lipschitz_arms, lipschitz_claims, lipschitz_probes
+from experiments import curves, ensemble_vs_lipschitz, lipschitz_arms, lipschitz_claims, lipschitz_probes, options
 from experiments.lipschitz_arms import ARMS, EXPERIMENT, MECHANISMS, MODELS, Arm
 from jaxrl_suite.report.claims import judge
 from jaxrl_suite.train import rundir
@@ -27,6 +27,13 @@ def test_arms_are_every_model_with_every_mechanism_and_sac_twice():
         if arm.needs_model:
             assert config.dynamics.deterministic == arm.model.startswith("deterministic")
             assert (config.dynamics.members == 1) == arm.model.endswith("single")
+
+
+def test_every_setting_of_every_task_is_one_that_the_command_takes():
+    for env, arms in QUICK.items():
+        for config in (*arms.values(), Arm("probabilistic-single").config(env, "paper")):
+            options.require_positive(config)
+            assert (config.steps - config.explore) % config.period == 0
 
 
 def test_noise_is_of_equal_size_with_and_without_an_attack():
@@ -110,7 +117,7 @@ def run(monkeypatch, *words):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["--env=hopper"], "environment of this experiment"),
+        (["--env=ant"], "environment of this experiment"),
         (["--models=both"], "arm"),
         (["--mechanisms=spectrum"], "spectral"),
         (["--preset=fast"], "preset"),

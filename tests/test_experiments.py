@@ -294,7 +294,6 @@ def test_evaluate_refuses_what_is_no_run(monkeypatch, capsys, tmp_path):
     [
         (["--level=mediun"], "did you mean medium"),
         (["--env=hoper"], "did you mean"),
-        (["--env=pendulum"], "pure environment"),
         (["--steps=0"], "--steps=0"),
         (["--rows=0"], "--rows=0"),
         (["--steps=100"], "leaves nothing"),

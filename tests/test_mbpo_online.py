@@ -181,7 +181,6 @@ def test_a_deterministic_loss_is_the_squared_error_in_units_of_the_targets_varia
 @pytest.mark.parametrize(
     "env, changes, words",
     [
-        ("hopper", {}, "pure environments only"),
         ("pendulum", {"steps": 241}, "multiple"),
         ("pendulum", {"explore": 0, "steps": 40}, "at least 5"),
         ("pendulum", {"real_ratio": 1.5}, "share"),
@@ -191,3 +190,42 @@ def test_a_deterministic_loss_is_the_squared_error_in_units_of_the_targets_varia
 def test_settings_without_a_meaning_are_refused(env, changes, words):
     with pytest.raises(UserError, match=words):
         mbpo_online.make(registry.spec(env), dataclasses.replace(CONFIG, **changes))
+
+
+# --- MuJoCo's tasks ---
+def test_the_entropy_aimed_at_is_minus_the_actions_dimensions_unless_set():
+    assert ActorCriticConfig().entropy_below(3) == 3
+    assert dataclasses.replace(CONFIG, target_entropy=-1.0).actor_critic().entropy_below(3) == 1.0
+
+
+@pytest.mark.slow
+def test_the_temperature_aims_at_the_entropy_that_is_set():
+    def step(aim):
+        config = dataclasses.replace(CONFIG, target_entropy=aim)
+        ac = actor_critic.make(SPEC, config.actor_critic())
+        rows = Transition(jnp.ones((4, 3)), jnp.ones((4, 1)), jnp.ones(4), jnp.ones(4), jnp.ones((4, 3)))
+        state = ac.init(KEY, mbpo_online.make(SPEC, config).hypers, None)
+        return float(jax.jit(ac.update)(state, rows, KEY)[0].log_alpha)
+
+    assert step(None) == step(-1.0)  # -|A|
+    assert step(-9.0) < 0.0 < step(9.0)  # more entropy than asked for lowers the temperature
+
+
+@pytest.mark.slow
+def test_a_tick_in_a_mujoco_task_stays_inside_the_program():
+    pytest.importorskip("mujoco")
+    config = dataclasses.replace(CONFIG, target_entropy=-1.0)
+    algorithm = mbpo_online.make(registry.spec("hopper"), config)
+    explore, train = algorithm.phases
+    assert explore.request is None and train.request is None  # no loop on the host
+    start = lambda key: explore.update(explore.init(key, algorithm.hypers, None, None), None)[0]  # noqa: E731
+    tick = jax.jit(jax.vmap(lambda key: train.update(start(key), None)[0]))
+    states = tick(jax.random.split(KEY, 2))
+    rows = jax.tree.map(np.asarray, states.replay.data)
+    size = config.explore + config.period
+    assert (states.replay.size == size).all() and not np.array_equal(rows.obs[0], rows.obs[1])
+    # Episodes begin anew: hopper falls within 200 random steps, and what follows is no successor.
+    ends = rows.discount[:, :size] == 0
+    assert ends.any(axis=1).all()
+    follows = (rows.next_obs[:, : size - 1] == rows.obs[:, 1:size]).all(axis=-1)
+    np.testing.assert_array_equal(follows, ~ends[:, :-1])

@@ -127,6 +127,20 @@ def test_collection_killed_twice_rebuilds_its_environments_and_writes_the_same_d
 
 
 @pytest.mark.slow
+def test_online_mbpo_killed_twice_goes_on_to_the_same_bits(tmp_path):
+    """Model, optimiser, replay and imagined rows, and where the episode stands: all of it is in the checkpoint."""
+    words = ["--env=pendulum", "--preset=smoke", "--models=probabilistic-ensemble", "--mechanisms=spectral"]
+    # Three chunks: exploration and two ticks, each of which fits, imagines and learns.
+    start = lambda out: launch("experiments.ensemble_vs_lipschitz", out, *words, "--seeds=2", "--episodes=2")  # noqa: E731
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finish(start(whole))
+    assert disturbed(start, broken, 2) >= 1
+    assert_same_run(*(run_directory(out, "ensemble_vs_lipschitz") for out in (whole, broken)))
+    kept = [(out / "ensemble_vs_lipschitz" / "diagnostics.csv").read_bytes() for out in (whole, broken)]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.slow
 def test_killed_ten_times(tmp_path):
     def longer(out):
         return start(out, "--updates=2000", "--evaluations=4")

@@ -120,8 +120,8 @@ def make(
         )
 
     def alpha_loss(log_alpha: Array, log_prob: Array) -> Array:
-        """SAC equation 18 with log alpha in place of alpha; the target entropy is -|A|."""
-        return -log_alpha * jnp.mean(log_prob - spec.action_dim)
+        """SAC equation 18 with log alpha in place of alpha; the target entropy is -|A| unless set."""
+        return -log_alpha * jnp.mean(log_prob - config.entropy_below(spec.action_dim))
 
     def actor_loss(weights: Tree, state: State, obs: Array, key: Key) -> tuple[Array, Metrics]:
         """SAC equation 7 with the least (or the mean) of all N critics."""

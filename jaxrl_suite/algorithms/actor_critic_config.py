@@ -34,10 +34,16 @@ class ActorCriticConfig:
     """Whether the target holds the entropy term; without it the backup is called deterministic."""
     alpha_max: float = 0.0
     """Upper bound of the temperature; 0 for none."""
+    target_entropy: float | None = None
+    """Entropy that the temperature aims at; None for -|A|."""
     target_min: float | None = None
     """Lower bound of the targets; None for none."""
     lipschitz: LipschitzConfig = field(default_factory=LipschitzConfig)
     """What keeps the critics from being steep."""
+
+    def entropy_below(self, actions: int) -> float:
+        """How far below zero the entropy that the temperature aims at is, with so many dimensions of the action."""
+        return actions if self.target_entropy is None else -self.target_entropy
 
 
 @struct.dataclass

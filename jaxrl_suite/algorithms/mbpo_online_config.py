@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from jaxrl_suite.algorithms.actor_critic_config import ActorCriticConfig
 from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
 from jaxrl_suite.models import ensemble, refit
 
@@ -50,8 +51,20 @@ class Config(LipschitzOptions):
     """Share of the critic in each update of the target critic."""
     learning_rate: float = 3e-4
     """Adam's step size, for actor, critics and temperature."""
+    target_entropy: float | None = field(default=None, metadata={"later": True, "signed": True})
+    """Entropy of the policy that the temperature aims at; None for -|A|."""
     evaluations: int = 20
     """Evaluations of the policy, evenly spaced."""
+
+    def actor_critic(self) -> ActorCriticConfig:
+        """Shapes of the learner."""
+        return ActorCriticConfig(
+            self.critics,
+            self.hidden,
+            self.batch,
+            target_entropy=self.target_entropy,
+            lipschitz=self.smoothness(),
+        )
 
     @property
     def real(self) -> int:

@@ -56,6 +56,13 @@ def _entry(name: str, env: str, level: str, description: str) -> tuple[str, Entr
 REGISTRY: dict[str, Entry] = dict(
     [
         _entry(
+            "pendulum-medium-replay-mini",
+            "Pendulum-v1",
+            "medium-replay",
+            "every second episode of a small SAC agent's first 45,000 steps, after which it returned -1,117: hardly"
+            " above random",
+        ),
+        _entry(
             "hopper-medium-replay-mini",
             "Hopper-v4",
             "medium-replay",

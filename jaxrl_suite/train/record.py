@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxrl_suite.envs.pool import Pool
+from jaxrl_suite.envs.stepped import open_pool
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.train.host import Host, env_seed
-from jaxrl_suite.types import Timestep
+from jaxrl_suite.types import Timestep, Transition
 
 Arrays = dict[str, np.ndarray]
 Policy = Callable[[np.ndarray, int], np.ndarray]  # (obs [envs, obs_dim], step) -> action [envs, action_dim]
@@ -58,6 +58,20 @@ def replay(name: str, seed: int, actions: np.ndarray, rows: int | None = None) -
     return arrays if rows is None else thin(arrays, ticks, rows)
 
 
+def recall(taken: Transition, envs: int, rows: int | None = None) -> Arrays:
+    """The experience of one learner in pure environments, from its replay buffer `[ticks * envs, ...]`, all of it.
+
+    An episode ends where the next row of the same environment does not go on from there. `rows` as for `replay`.
+    """
+    obs, action, reward, discount, after = (np.asarray(x).reshape(-1, envs, *x.shape[1:]) for x in taken)
+    ended = np.ones(reward.shape, bool)
+    ended[:-1] = (after[:-1] != obs[1:]).any(-1)
+    terminated = discount == 0.0
+    timesteps = zip(after, reward, terminated, ended & ~terminated, np.ones_like(ended), strict=True)
+    arrays, order = _rows(obs, action, [Timestep(*leaves) for leaves in timesteps])
+    return arrays if rows is None else thin(arrays, order, rows)
+
+
 def thin(arrays: Arrays, ticks: np.ndarray, rows: int) -> Arrays:
     """At most `rows` rows: whole episodes, evenly spaced in the order in which they began, in their old places.
 
@@ -81,7 +95,7 @@ def thin(arrays: Arrays, ticks: np.ndarray, rows: int) -> Arrays:
 
 def rollout(name: str, policy: Policy, rows: int, seed: int, envs: int = 10) -> Arrays:
     """At least `rows` transitions of a policy; episodes under way when they are reached are cut there."""
-    pool = Pool(name, [env_seed(seed, 2, i) for i in range(envs)])
+    pool = open_pool(name, [env_seed(seed, 2, i) for i in range(envs)])
     obs, count = [pool.reset()], 0
     actions: list[np.ndarray] = []
     timesteps: list[Timestep] = []

@@ -1,0 +1,65 @@
+"""What the arms of ensemble_vs_lipschitz cost, and what they return for a budget."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from experiments import lipschitz_arms, lipschitz_costs
+from experiments.lipschitz_arms import Arm
+from jaxrl_suite.algorithms import mbpo_online
+from jaxrl_suite.envs import registry
+
+SPEC = registry.spec("pendulum")
+
+
+def cost(model, mechanism="none", **changes):
+    return lipschitz_costs.per_step(
+        SPEC, dataclasses.replace(Arm(model, mechanism).config("pendulum", "quick"), **changes)
+    )
+
+
+def test_a_step_without_a_model_costs_its_updates_as_counted_by_hand():
+    config = Arm("sac").config("pendulum", "quick")
+    actor, critic = 3 * 64 + 64 * 64 + 64 * 2, 4 * 64 + 64 * 64 + 64
+    passes = 4 * actor - 3 * 64  # forward twice more than its own gradient's passes; none to the inputs
+    critics = 2 * (3 * critic + 3 * critic - 4 * 64)
+    assert cost("sac") == 2 * config.batch * (passes + critics)
+    assert cost("sac-utd") == Arm("sac-utd").config("pendulum", "quick").utd * cost("sac")
+
+
+def test_a_model_costs_in_proportion_to_its_members_and_an_attack_to_its_steps():
+    updates = cost("sac-utd")
+    one, five = cost("probabilistic-single"), cost("probabilistic-ensemble")
+    dream = cost("probabilistic-single", fit=dataclasses.replace(mbpo_online.PRESETS["quick"].fit, steps=0)) - updates
+    assert five - updates - dream == pytest.approx(5 * (one - updates - dream))
+    attacked = [cost("probabilistic-single", "adversarial", lipschitz_steps=n) for n in (1, 2, 3)]
+    assert (
+        attacked[2] - attacked[1] == pytest.approx(attacked[1] - attacked[0])
+        and attacked[0] > attacked[1] - attacked[0]
+    )
+    assert attacked[0] > cost("probabilistic-single", "random") > one == cost("probabilistic-single", "spectral")
+    assert cost("probabilistic-single", "adversarial", lipschitz_weight=0.0) == one
+
+
+def test_a_budget_below_the_first_evaluation_buys_nothing_that_is_known():
+    assert np.isnan(lipschitz_costs.return_at(9.0, 2.0, [5, 10], [0.0, 1.0]))
+    assert lipschitz_costs.return_at(15.0, 2.0, [5, 10], [0.0, 1.0]) == 0.5
+    assert lipschitz_costs.return_at(99.0, 2.0, [5, 10], [0.0, 1.0]) == 1.0
+
+
+def test_budgets_are_of_the_cheapest_model_and_half_the_dearest_arm():
+    arms, rows, known = [Arm("sac"), Arm("deterministic-single"), Arm("probabilistic-ensemble", "adversarial")], [], {}
+    for number, arm in enumerate(arms):
+        for seed in range(2):
+            name = f"{number}{seed}"
+            rows.append({"algo": arm.model, "dataset": "pendulum", "preset": "quick", "status": "finished"})
+            rows[-1] |= {"settings": lipschitz_arms.text(arm), "run_id": name}
+            # Returns that rise by one with each percent of training.
+            known[name] = [{"update": update, "return_mean": float(update)} for update in range(1, 101)]
+    dearest, cheapest, free = lipschitz_costs.budgets(rows, known, "pendulum")
+    spent = [line["tera_flops"] for line in (free, cheapest, dearest)]
+    assert free["return_cheapest"] == cheapest["return_cheapest"] == 100.0  # spent all they have
+    assert dearest["return_cheapest"] == pytest.approx(100 * spent[1] / spent[2], rel=0.01)
+    assert dearest["return_half"] == pytest.approx(50.0)
+    assert lipschitz_costs.budgets(rows, {}, "pendulum") == []
