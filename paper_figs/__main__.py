@@ -15,6 +15,7 @@ from paper_figs import (
     ensemble_vs_lipschitz,
     heads_offline,
     learning_curves,
+    lipschitz_offline,
     offline_mbrl,
     style,
     throughput,
@@ -30,6 +31,7 @@ FIGURES = {
     "edge_of_reach": edge_of_reach,
     "value_heads": value_heads,
     "heads_offline": heads_offline,
+    "lipschitz_offline": lipschitz_offline,
     "true_dynamics": true_dynamics,
     "ensemble_vs_lipschitz": ensemble_vs_lipschitz,
 }
@@ -41,7 +43,8 @@ class Options:
 
     only: str = ""
     """Draw only these: offline_mbrl, algorithms, learning_curves, throughput, edge_of_reach,
-    true_dynamics, ensemble_vs_lipschitz, value_heads or heads_offline; by default all with published rows."""
+    true_dynamics, ensemble_vs_lipschitz, value_heads, heads_offline or lipschitz_offline; by default all with
+    published rows."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 

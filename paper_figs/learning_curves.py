@@ -1,8 +1,8 @@
 """Learning curves of published rows, and how far critics promise more than their policy collects.
 
 Means over seeds, a line per algorithm and settings, with 95% t-intervals where there are few. Lines that made the same
-number of updates share a figure, and BC, the line to beat, is in each. Other precisions and value heads of the same
-settings are left out: claims compare them.
+number of updates share a figure, and BC, the line to beat, is in each. Other precisions, value heads, mechanisms and
+world models of the same settings are left out: claims compare them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def draw(results: Path) -> dict[str, Figure]:
     published = curves.read(folder / curves.CURVES)
     rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str})
     rows = rows[(rows["status"] == "finished") & rows["run_id"].isin(published)]
-    rows = rows[~rows["settings"].fillna("").str.contains("precision=|head=")]
+    rows = rows[~rows["settings"].fillna("").str.contains(r"precision=|head=|lipschitz=|dynamics\.")]
     figures = {}
     to_beat = rows[(rows["algo"] == "bc") & (rows["settings"].fillna("") == "")]
     for (dataset, preset, updates), group in rows.groupby(["dataset", "preset", "updates"]):

@@ -111,7 +111,9 @@ def test_figures_are_drawn_per_task_from_the_files_alone(tmp_path):
 # --- the command ---
 def run(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["ensemble_vs_lipschitz", *words])
-    return ensemble_vs_lipschitz.main()
+    with pytest.raises(SystemExit) as stopped:
+        ensemble_vs_lipschitz.main()
+    return stopped.value.code
 
 
 @pytest.mark.parametrize(
@@ -122,12 +124,13 @@ def run(monkeypatch, *words):
         (["--mechanisms=spectrum"], "spectral"),
         (["--preset=fast"], "preset"),
         (["--episodes=0"], "at least 1"),
+        (["--publish", "--preset=smoke"], "only try the code"),
+        (["--publish", "--seeds=1000:1002"], "reported seeds, 0 to 99"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(words, said, monkeypatch, capsys, tmp_path):
-    with pytest.raises(SystemExit) as stop:
-        run(monkeypatch, *words, f"--out={tmp_path}")
-    assert stop.value.code == 2 and said in capsys.readouterr().err
+    assert run(monkeypatch, *words, f"--out={tmp_path}") == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.slow
