@@ -40,16 +40,18 @@ def draw(results: Path) -> dict[str, Figure]:
     for (env, preset), mine in rows.groupby(["dataset", "preset"]):
         stem = f"{EXPERIMENT}/{env}-{{}}" + ("" if preset == "quick" else f"-{preset}")
         found[stem.format("returns")] = _returns(mine, curves.read(folder / curves.CURVES))
-        found[stem.format("arms")] = _arms(mine)
+        if mine.loc[mine["algo"].isin(MODELS), "algo"].nunique() > 1:
+            found[stem.format("arms")] = _arms(mine)
     return found
 
 
 # --- Returns over training ---
 def _returns(rows: pd.DataFrame, known: dict) -> Figure:
-    figure = Figure(figsize=(11.0, 3.0), layout="constrained")
-    panels = figure.subplots(1, len(MODELS), sharey=True)
+    models = [model for model in MODELS if model in set(rows["algo"])]
+    figure = Figure(figsize=(2.2 + 2.2 * len(models), 3.0), layout="constrained")
+    panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     free = rows[rows["algo"].isin(MODEL_FREE)]
-    for axes, model in zip(panels, MODELS, strict=True):
+    for axes, model in zip(panels, models, strict=True):
         for mechanism, mine in rows[rows["algo"] == model].groupby("mechanism", sort=False):
             _curve(axes, mine, known, COLOURS[str(mechanism)], "-", str(mechanism))
         for (name, mine), style in zip(free.groupby("algo"), (":", "--"), strict=False):
