@@ -73,7 +73,7 @@ def _values(axes: Axes, rows: pd.DataFrame) -> None:
         true = float(mine["mc_last"].mean())
         axes.plot([at - 0.3, at + 0.3], [true, true], color=GREY, linewidth=1.4)
     axes.plot([], [], color=GREY, label="discounted return that followed")
-    axes.set_xticks(range(len(heads)), [NAMES[head] for head in heads], fontsize=8)
+    axes.set_xticks(range(len(heads)), [NAMES[head].replace(" ", "\n") for head in heads])
     axes.set_ylim(bottom=0)
     axes.set_ylabel("IQL: Q at the starts")
     axes.legend(frameon=False, fontsize=8)
