@@ -12,6 +12,7 @@ were not fixed before the runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from experiments import curves, flops, lipschitz_arms, publishing
+from experiments import curves, flops, lipschitz_arms, options, publishing
 from experiments.lipschitz_arms import ARMS, EXPERIMENT
 from jaxrl_suite.algorithms.mbpo_online_config import Config
 from jaxrl_suite.envs import registry as envs
-from jaxrl_suite.errors import exits_cleanly
+from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import stats
 from jaxrl_suite.train import files, rundir
 from jaxrl_suite.train.display import make_console
@@ -119,10 +120,22 @@ def table(lines: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
+@dataclass(frozen=True)
+class Options:
+    """Options of the costs."""
+
+    results: Path = publishing.RESULTS
+    """Folder of published results; budget.csv is written beside the rows that it is about."""
+
+
 @exits_cleanly
 def main() -> int:
     """Write budget.csv anew from what is published."""
-    folder: Path = publishing.RESULTS / EXPERIMENT
+    prog = "python -m experiments.lipschitz_costs"
+    chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
+    folder = chosen.results / EXPERIMENT
+    if not (folder / "summary.csv").exists():
+        raise UserError(f"{folder} has no rows; run experiments.{EXPERIMENT} with --publish, or name another --results")
     rows = rundir.read_rows(folder / "summary.csv")
     known = curves.read(folder / curves.CURVES)
     lines = [line for env in lipschitz_arms.QUICK for line in budgets(rows, known, env)]

@@ -1,6 +1,7 @@
 """What the arms of ensemble_vs_lipschitz cost, and what they return for a budget."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -63,3 +64,12 @@ def test_budgets_are_of_the_cheapest_model_and_half_the_dearest_arm():
     assert dearest["return_cheapest"] == pytest.approx(100 * spent[1] / spent[2], rel=0.01)
     assert dearest["return_half"] == pytest.approx(50.0)
     assert lipschitz_costs.budgets(rows, {}, "pendulum") == []
+
+
+@pytest.mark.parametrize(("word", "said"), [("--foo", "--foo"), ("--results={}", "has no rows")])
+def test_bad_options_are_one_line_and_nothing_is_written(monkeypatch, capsys, tmp_path, word, said):
+    monkeypatch.setattr(sys, "argv", ["lipschitz_costs", word.format(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        lipschitz_costs.main()
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
