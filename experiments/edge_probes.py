@@ -108,7 +108,8 @@ def observer(ask: Ask, members: Sequence[Member], path: Path) -> Callable[[Tree,
     """
 
     def observe(states: Tree, update: int) -> None:
-        _write(path, members, update, [ask(_member(states, index)) for index in range(len(members))])
+        who = [(member.seed, member.variant.settings) for member in members]
+        _write(path, update, who, [ask(_member(states, index)) for index in range(len(members))])
 
     return observe
 
@@ -119,7 +120,9 @@ def written(path: Path, dataset: Dataset) -> list[dict[str, Any]]:
     last = int(run.evals["update"].max())
     known = _read(path, last)
     if len(known) < len(run.members):
-        _write(path, run.members, last, of_run(path, dataset))
+        # A run without variants is loaded without the words for its settings; its evaluations have them.
+        lines = run.evals[run.evals["update"] == last]
+        _write(path, last, list(zip(lines["seed"], lines["settings"], strict=True)), of_run(path, dataset))
         known = _read(path, last)
     return known
 
@@ -138,9 +141,11 @@ def _member(states: Tree, index: int) -> Tree:
     return jax.tree.map(lambda leaf: leaf[index], states)
 
 
-def _write(path: Path, members: Sequence[Member], update: int, found: Sequence[Mapping[str, float]]) -> None:
-    owners = [{"update": update, "seed": member.seed, "settings": member.variant.settings} for member in members]
-    rows = [{KEY: f"{update}-{place}", **a, **b} for place, (a, b) in enumerate(zip(owners, found, strict=True))]
+def _write(path: Path, update: int, who: Sequence[tuple[int, str]], found: Sequence[Mapping[str, float]]) -> None:
+    rows = [
+        {KEY: f"{update}-{place}", "update": update, "seed": seed, "settings": settings, **columns}
+        for place, ((seed, settings), columns) in enumerate(zip(who, found, strict=True))
+    ]
     rundir.upsert_rows(path / FILE, rows, list(rows[0]), KEY)
 
 
