@@ -119,7 +119,7 @@ def _penalties(rows: pd.DataFrame, title: str) -> Figure | None:
     mine = pd.concat([usual[usual["accuracy"] == 1.0], more])
     measure, words = _measure(rows)
     order = [algo for algo in ("mbpo", "morel", "mobile", "rambo", "combo", "ravl") if (mine["algo"] == algo).any()]
-    figure = Figure(figsize=(6.2, 3.4), layout="constrained")
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = figure.subplots()
     for place, algo in enumerate(order):
         values = mine.loc[mine["algo"] == algo, measure].to_numpy(float)
