@@ -184,7 +184,12 @@ def run(plan: Plan, chosen: Options, display: Display) -> int:
             display.note("interrupted and saved; the same command resumes")
             return interrupts.RESUMABLE
         game = plan.spec.name.removesuffix(atari.VERSION)
-        more = {"algo": plan.config.head, "dataset": game, "preset": chosen.preset, "settings": plan.settings}
+        more: dict[str, Any] = {
+            "algo": plan.config.head,
+            "dataset": game,
+            "preset": chosen.preset,
+            "settings": plan.settings,
+        }
         more |= {"group_id": plan.group, "resumed": resumed, "behaviour_return": math.nan}
         rows = session.summary_rows(directory, job.members, [plan.frozen], outcome, more)
         rows[0] |= {"frames": plan.config.steps * atari.SKIP, "clipped_targets": _clipped(directory.path)}

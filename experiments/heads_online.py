@@ -7,6 +7,7 @@ of the measures and the measures themselves are those of the fixed log, so that 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -29,7 +30,11 @@ class Program(NamedTuple):
     hidden: tuple[int, ...]
     updates: int
     batch: int
-    sarsa = False  # no field: always Q-learning
+
+    @property
+    def sarsa(self) -> bool:
+        """Always Q-learning."""
+        return False
 
 
 def agent(program: Program) -> dqn.DQN:
@@ -52,7 +57,7 @@ def learn(program: Program, key: Key, numbers: Numbers, task: Task) -> Learnt:
     """Train one member at the rate of `numbers`; its values and features at all cells of the mazes of `task`, whose log
     it does not see."""
     learner, obs = agent(program), task.obs.astype(jnp.float32)
-    hypers = learner.hypers.replace(learning_rate=numbers.rate)
+    hypers = replace(learner.hypers, learning_rate=numbers.rate)
     state = learner.explore(learner.init(jax.random.fold_in(key, 1), hypers))
     ticks = program.updates // MULTIPLE
 
