@@ -245,7 +245,9 @@ def symlog(head: ValueHead, config: HeadConfig) -> ValueHead:
 def _small(config: HeadConfig) -> HeadConfig:
     """The config of a head that will stand behind symlog."""
     value = supports.parse_value(config.initial_value)
-    return config if value is None else replace(config, initial_value=str(float(projections.symlog(jnp.float32(value)))))
+    if value is None:
+        return config
+    return replace(config, initial_value=str(float(projections.symlog(jnp.float32(value)))))
 
 
 HEADS: dict[str, Callable[[HeadConfig], ValueHead]] = {
