@@ -253,10 +253,8 @@ def test_a_task_is_trained_asked_and_found_again(monkeypatch, capsys, tmp_path):
     assert path.read_bytes() == before
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mbpo", "morel", "combo", "rambo", "mobile", "ravl")]
-
-
-@pytest.mark.parametrize("algo", ["mopo", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["mopo", "mbpo", "morel", "combo", "rambo", "mobile", "ravl"])
 def test_any_model_based_run_can_be_diagnosed(monkeypatch, capsys, tmp_path, algo):
     """And it is the same run: found again, not trained again, when it is asked later."""
     # Asked at once, it is asked at every evaluation: test_a_diagnosis_at_every_evaluation_compiles_once.
