@@ -45,8 +45,8 @@ class Options:
 
     only: str = ""
     """Draw only these: offline_mbrl, algorithms, learning_curves, throughput, edge_of_reach,
-    true_dynamics, ensemble_vs_lipschitz, value_heads, heads_offline, atari_heads or lipschitz_offline; by default all with
-    published rows."""
+    true_dynamics, ensemble_vs_lipschitz, value_heads, heads_offline, atari_heads or lipschitz_offline; by default all
+    with published rows."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 

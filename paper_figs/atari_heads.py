@@ -59,7 +59,7 @@ def _figure(points: pd.DataFrame, preset: str) -> Figure:
 
 def _curve(axes: Axes, points: pd.DataFrame, column: str, head: str, update_every: int) -> None:
     """Each seed thin, the mean over seeds thick."""
-    scale = update_every / 1000
+    scale, points = update_every / 1000, points.dropna(subset=[column])  # at first no episode may have ended
     for _, mine in points.groupby("seed"):
         axes.plot(mine["update"] * scale, mine[column], color=HEADS[head], linewidth=0.6, alpha=0.6)
     means = points.groupby("update")[column].apply(lambda values: mean_interval(np.asarray(values)).estimate)
