@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,5 +64,5 @@ def _curve(axes: Axes, points: pd.DataFrame, column: str, head: str, update_ever
     for _, mine in points.groupby("seed"):
         axes.plot(mine["update"] * scale, mine[column], color=HEADS[head], linewidth=0.6, alpha=0.6)
     means = points.groupby("update")[column].apply(lambda values: mean_interval(np.asarray(values)).estimate)
-    style = {"color": HEADS[head], "marker": MARKS[head], "label": NAMES[head]}
+    style: Any = {"color": HEADS[head], "marker": MARKS[head], "label": NAMES[head]}
     axes.plot(means.index * scale, means, linewidth=1.5, markersize=4, **style)

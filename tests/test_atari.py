@@ -130,7 +130,8 @@ def test_an_episode_is_counted_whole_and_rewards_are_clipped_for_learning_only()
     spec = atari.spec("Pong")._replace(obs_dim=36**2)
     algorithm = dqn_atari.make(spec, tiny())
     explore = jax.jit(algorithm.phases[0].update)
-    state = algorithm.phases[0].init(jax.random.key(0), algorithm.hypers, jnp.zeros((4, 36, 36), jnp.uint8), None)
+    init = jax.jit(lambda data: algorithm.phases[0].init(jax.random.key(0), algorithm.hypers, data, None))
+    state = init(jnp.zeros((4, 36, 36), jnp.uint8))
     valid, ended = np.ones(4, bool), np.zeros(4, bool)
     for tick in range(6):
         ended[1] = tick == 3
