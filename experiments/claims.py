@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -213,7 +214,7 @@ def _span(seeds: Sequence[int]) -> str:
 
 
 def overview(results: Path) -> str:
-    """CLAIMS.md: one table of every results/*/claims.csv.
+    """CLAIMS.md: one table of every results/*/claims.csv, and in short the claims without runs.
 
     Raises:
         UserError: a claims.csv that lacks columns.
@@ -226,15 +227,28 @@ def overview(results: Path) -> str:
         "| claim | source | estimate [95% interval] | seeds | preset | verdict | command |",
         "| --- | --- | ---: | ---: | --- | --- | --- |",
     ]
+    judged: set[str] = set()
     for path in sorted(results.glob("*/claims.csv")):
         table = pd.read_csv(path)
         missing = sorted(set(COLUMNS) - set(table.columns))
         if missing:
             raise UserError(f"{path} lacks {', '.join(missing)}; write it anew with experiments.reproduce --publish")
+        judged |= set(table["id"])
         for row in table.to_dict("records"):
             estimate = f"{row['estimate']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
             cells = (row["statement"], row["source"], estimate, row["n"], row["preset"], row["verdict"])
             lines.append(
                 "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + f" | `{row['command']}` |"
             )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_without_runs(judged)]) + "\n"
+
+
+def _without_runs(judged: set[str]) -> list[str]:
+    """A table with a line per family and command of the claims that are not judged yet; nothing where all are."""
+    lacking = collections.Counter(
+        (claim.family, claim.command or f"python -m experiments.reproduce --only={claim.id}")
+        for claim in CLAIMS
+        if claim.id not in judged
+    )
+    head = ["", "## No runs yet", "", "| family | claims | command |", "| --- | ---: | --- |"] if lacking else []
+    return head + [f"| {family} | {count} | `{command}` |" for (family, command), count in lacking.items()]

@@ -18,6 +18,7 @@ from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import comparison
 from jaxrl_suite.train import files, identity, rundir
 
+CURVE = "curve"  # what rows hold their evaluations in, once they are joined
 CURVES, EVALS, CONFIG = "curves.csv", "eval.csv", "config.json"
 SCHEMA_VERSION = 1  # of curves.csv
 VALUES = ("return_mean", "score", "q_start", "mc_start")  # columns of eval.csv that are published
@@ -100,6 +101,11 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
     return {run_id: sorted(mine, key=lambda row: row["update"]) for run_id, mine in found.items()}
 
 
+def joined(rows: Sequence[Row], known: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
+    """Rows with their evaluations under `CURVE`, those that have some: for claims about whole curves."""
+    return [dict(row) | ({CURVE: known[row["run_id"]]} if row["run_id"] in known else {}) for row in rows]
+
+
 def publish(folder: Path, runs: Path, wanted: Callable[[Row], bool] = lambda row: True) -> tuple[int, int]:
     """Append the curves of published rows that have none yet, from run directories; whole, or not at all.
 
@@ -119,7 +125,7 @@ def publish(folder: Path, runs: Path, wanted: Callable[[Row], bool] = lambda row
     with files.locked(path.with_name(f".{path.name}.lock")):
         known = read(path)
         missing = [row for row in rows if row["run_id"] not in known]
-        found = _curves_of(missing, runs)
+        found = of_rows(missing, runs)
         if found:
             before = path.read_text(encoding="utf-8") if known else _text([COLUMNS])
             ids = [row["run_id"] for row in missing if row["run_id"] in found]
@@ -127,8 +133,8 @@ def publish(folder: Path, runs: Path, wanted: Callable[[Row], bool] = lambda row
     return len(found), len(missing) - len(found)
 
 
-def _curves_of(rows: Sequence[Row], runs: Path) -> dict[str, list[dict[str, Any]]]:
-    """Run id -> evaluations, of the rows whose run directory is there and ends where the row says."""
+def of_rows(rows: Sequence[Row], runs: Path) -> dict[str, list[dict[str, Any]]]:
+    """Run id -> evaluations, of the rows whose run directory is in the folder `runs` and ends where the row says."""
     by_id = {row["run_id"]: row for row in rows}
     found = {}
     with files.guarded(runs):

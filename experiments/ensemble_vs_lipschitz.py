@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from experiments import lipschitz_arms, lipschitz_claims, lipschitz_probes, options, studies
+from experiments import curves, lipschitz_arms, lipschitz_claims, lipschitz_probes, options, studies
 from experiments.lipschitz_arms import AGENT, EXPERIMENT, SOLVED, Arm
 from jaxrl_suite import mesh
 from jaxrl_suite.algorithms import registry as algorithms
@@ -185,7 +185,8 @@ def main() -> int:
     wanted = {run_id for group in groups for run_id in group.run_ids}
     rows = studies.rows_of(wanted, chosen.out, EXPERIMENT)
     console.print(table(rows))
-    studies.show_claims(lipschitz_claims.CLAIMS, rows, chosen.preset, console)
+    curved = curves.joined(rows, curves.of_rows(rows, chosen.out / EXPERIMENT))
+    studies.show_claims(lipschitz_claims.CLAIMS, curved, chosen.preset, console)
     if chosen.publish:
         beside = {DIAGNOSTICS: DIAGNOSTIC_COLUMNS}
         studies.publish(rows, EXPERIMENT, chosen.out / EXPERIMENT, console, beside)

@@ -5,8 +5,9 @@ Left out: environment steps, evaluations, and the power iterations of spectral n
 vector per layer, below 1% of an update).
 
 As a command it reads the published rows and curves and writes budget.csv beside them: for every arm the return at half
-of what the dearest arm spends, and at all of what the cheapest one with a model spends. It describes; the budgets
-were not fixed before the runs.
+of what the dearest arm spends, and at all of what the cheapest one with a model spends; and the operations of the
+median seed until it returns what the ensemble of its kind does (`lipschitz_saved`; SAC is held to the probabilistic
+one). It describes; the budgets were not fixed before the runs.
 """
 
 from __future__ import annotations
@@ -20,41 +21,18 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from experiments import curves, flops, lipschitz_arms, options, publishing
-from experiments.lipschitz_arms import ARMS, EXPERIMENT
+from experiments import curves, lipschitz_arms, lipschitz_saved, options, publishing
+from experiments.lipschitz_arms import ARMS, EXPERIMENT, Arm
+from experiments.lipschitz_claims import RETURN_MARGIN
+from experiments.lipschitz_saved import per_step
 from jaxrl_suite.algorithms.mbpo_online_config import Config
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import stats
 from jaxrl_suite.train import files, rundir
 from jaxrl_suite.train.display import make_console
-from jaxrl_suite.types import Spec
 
 BUDGET, PRESET = "budget.csv", "quick"
-NOISE = ("adversarial", "random")
-
-
-def per_step(spec: Spec, config: Config) -> float:
-    """Operations per environment step of training, fits and rollouts of its tick included."""
-    actor = flops.mlp(spec.obs_dim, config.hidden, 2 * spec.action_dim)
-    critic = flops.mlp(spec.obs_dim + spec.action_dim, config.hidden, 1)
-    update = flops.update(actor, critic, config.critics, config.batch, diverse=False).done
-    passes = 2.0 * config.batch * config.critics
-    # Noise takes the values at the rows and at the moved ones, forward and back; an attack first the values at the
-    # rows, and in each of its steps those at the moved ones and their gradient there.
-    if config.lipschitz in NOISE and config.smoothness().active:
-        update += passes * 2 * (3 * critic.all - critic.first)
-    if config.lipschitz == "adversarial" and config.smoothness().active:
-        update += passes * critic.all * (1 + 2 * config.lipschitz_steps)
-    if config.real == config.batch:
-        return config.utd * update
-    dynamics = config.dynamics
-    member = flops.mlp(
-        spec.obs_dim + spec.action_dim, dynamics.hidden, (spec.obs_dim + 1) * (2 - dynamics.deterministic)
-    )
-    fit = config.fit.steps * flops.fit_step(member, dynamics.members, config.fit.batch).done
-    dream = config.rollouts * max(config.horizon) * flops.transition(member, actor).done
-    return config.utd * update + (fit + dream) / config.period
 
 
 def return_at(budget: float, per_step: float, steps: Sequence[float], returns: Sequence[float]) -> float:
@@ -67,7 +45,7 @@ def return_at(budget: float, per_step: float, steps: Sequence[float], returns: S
 
 
 def budgets(rows: Sequence[dict[str, Any]], known: dict[str, list[dict[str, Any]]], env: str) -> list[dict[str, Any]]:
-    """A row per arm of the task: operations per seed, and mean returns with 95% t-intervals at two budgets.
+    """A row per arm of the task: operations per seed, mean returns at two budgets, and what equal return takes.
 
     Args:
         rows: summary rows of the experiment.
@@ -75,32 +53,42 @@ def budgets(rows: Sequence[dict[str, Any]], known: dict[str, list[dict[str, Any]
         env: the task.
     """
     spec, costs, mine = envs.spec(env), {}, {}
+    joined = [row for row in curves.joined(rows, known) if row["preset"] == PRESET]
     for arm in ARMS:
         config, text = arm.config(env, PRESET), lipschitz_arms.text(arm)
-        chosen = [row for row in rows if _is(row, arm.model, env, text) and row["run_id"] in known]
+        chosen = [row[curves.CURVE] for row in joined if curves.CURVE in row and _is(row, arm.model, env, text)]
         if chosen:
-            costs[arm] = per_step(spec, config), config.steps - config.explore
-            mine[arm] = [known[row["run_id"]] for row in chosen]
-    spent = {arm: cost * steps for arm, (cost, steps) in costs.items()}
+            costs[arm] = per_step(spec, config), config
+            mine[arm] = chosen
+    spent = {arm: cost * (config.steps - config.explore) for arm, (cost, config) in costs.items()}
     least = min((cost for arm, cost in spent.items() if arm.needs_model), default=np.nan)
     found = []
     for arm, own in mine.items():
-        cost, steps = costs[arm]
+        cost, config = costs[arm]
         line = {"dataset": env, "algo": arm.model, "mechanism": arm.mechanism, "seeds": len(own)}
         line["tera_flops"] = float(f"{spent[arm] / 1e12:.3g}")
         for name, budget in (("cheapest", least), ("half", 0.5 * max(spent.values()))):
-            at = [_reached(curve, cost, steps, budget) for curve in own]
+            at = [_reached(curve, cost, config, budget) for curve in own]
             interval = stats.mean_interval(at)
             low, high = (interval.low, interval.high) if interval.bounded else (np.nan, np.nan)
             values = {"": interval.estimate, "_low": low, "_high": high}
             line |= {f"return_{name}{end}": round(float(value), 1) for end, value in values.items()}
-        found.append(line)
+        found.append(line | _equal(joined, arm, env))
     return found
 
 
-def _reached(curve: Sequence[dict[str, Any]], cost: float, steps: int, budget: float) -> float:
-    last = curve[-1]["update"]
-    return return_at(budget, cost, [steps * at["update"] / last for at in curve], [at["return_mean"] for at in curve])
+def _equal(rows: Sequence[dict[str, Any]], arm: Arm, env: str) -> dict[str, Any]:
+    """The return that the claims on saved compute ask for, how many seeds get there, and operations of the median."""
+    kind = arm.model.partition("-")[0] if arm.needs_model else "probabilistic"
+    goal = lipschitz_saved.target(rows, Arm(f"{kind}-ensemble"), env, RETURN_MARGIN.get(env, np.nan))
+    reached = [one.reached for one in lipschitz_saved.spent(rows, arm, env, goal).values()]
+    median = float(np.median(reached)) if np.isfinite(goal) and reached else np.inf
+    tera = float(f"{median / 1e12:.3g}") if np.isfinite(median) else np.nan
+    return {"target": round(goal, 1), "seeds_there": int(np.isfinite(reached).sum()), "tera_flops_there": tera}
+
+
+def _reached(curve: Sequence[dict[str, Any]], cost: float, config: Config, budget: float) -> float:
+    return return_at(budget, cost, lipschitz_saved.trained(config, curve), [at["return_mean"] for at in curve])
 
 
 def _is(row: dict[str, Any], model: str, env: str, text: str) -> bool:
@@ -111,11 +99,13 @@ def _is(row: dict[str, Any], model: str, env: str, text: str) -> bool:
 def table(lines: Sequence[dict[str, Any]]) -> Table:
     """The budgets for the terminal."""
     shown = Table("task", "model", "mechanism", "seeds", "TFLOP per seed", "at the cheapest's", "at half the dearest's")
+    shown.add_column("TFLOP to the target")
     for line in lines:
         cells = [
             f"{line[f'return_{at}']:.0f} [{line[f'return_{at}_low']:.0f}, {line[f'return_{at}_high']:.0f}]"
             for at in ("cheapest", "half")
         ]
+        cells.append(f"{line['tera_flops_there']:g} ({line['seeds_there']} of {line['seeds']} seeds)")
         shown.add_row(*(str(line[name]) for name in ("dataset", "algo", "mechanism", "seeds", "tera_flops")), *cells)
     return shown
 

@@ -41,7 +41,8 @@ def publish(rows: Sequence[dict], experiment: str, results: Path) -> None:
     published = rundir.read_rows(path) if path.exists() else []
     known = {row["run_id"] for row in published}
     fresh = [row for row in rows if row["run_id"] not in known]
-    found = claims.records([*published, *fresh], experiment)
+    known_curves = curves.read(path.with_name(curves.CURVES))
+    found = claims.records(curves.joined([*published, *fresh], known_curves), experiment)
     path.parent.mkdir(parents=True, exist_ok=True)
     rundir.upsert_rows(path, fresh, session.SUMMARY_COLUMNS)
     pd.DataFrame(found, columns=claims.COLUMNS).to_csv(path.parent / "claims.csv", index=False)

@@ -137,6 +137,7 @@ def publish(
         kept = [{column: row[column] for column in columns} for row in mine]
         rundir.upsert_rows(folder / name, kept, columns, "key_id")
     added, _ = curves.publish(folder, runs, curved)
+    publishing.publish([], experiment, publishing.RESULTS)  # claims about curves, now that these are there
     report.write(publishing.RESULTS, publishing.RESULTS / "index.html")
     more = f", {added} learning curves" if added else ""
     console.print(f"published: {folder}{more}; figures: python -m paper_figs --only={experiment}")

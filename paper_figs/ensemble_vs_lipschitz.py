@@ -1,4 +1,4 @@
-"""Ensembles against Lipschitz values: returns in training, value-aware error by slope, time, and model error by arm."""
+"""Ensembles against Lipschitz values: returns by steps, operations and seconds, value-aware and model error by arm."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from matplotlib.ticker import NullFormatter
 
 from experiments import curves
 from experiments.lipschitz_arms import EXPERIMENT, MECHANISMS, MODEL_FREE, MODELS, Arm, text
+from experiments.lipschitz_saved import per_step
+from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.report import mean_interval
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
@@ -25,6 +27,12 @@ MARKERS = {
     "deterministic-single": "^",
     "sac": "x",
     "sac-utd": "+",
+}
+PER_STEP = {
+    "operations of training per seed": lambda row, arm: per_step(
+        envs.spec(row["dataset"]), arm.config(row["dataset"], row["preset"])
+    ),
+    "seconds of training per seed": lambda row, arm: row["seconds_seed"] / (row["env_steps"] - row["explore"]),
 }
 NAMES = {name: name.replace("-", ", ") for name in MODELS} | {"sac": "SAC", "sac-utd": "SAC, as many updates"}
 
@@ -42,6 +50,7 @@ def draw(results: Path) -> dict[str, Figure]:
         found[stem.format("returns")] = _returns(mine, curves.read(folder / curves.CURVES))
         if mine.loc[mine["algo"].isin(MODELS), "algo"].nunique() > 1:
             found[stem.format("arms")] = _arms(mine)
+            found[stem.format("pareto")] = _pareto(mine, curves.read(folder / curves.CURVES))
     return found
 
 
@@ -64,19 +73,65 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, known: dict, colour: str, style: str, label: str) -> None:
-    """Means over seeds with 95% t-intervals; updates are as many after every environment step."""
-    own = [(row, known[row["run_id"]]) for _, row in rows.iterrows() if row["run_id"] in known]
-    length = min((len(curve) for _, curve in own), default=0)
-    if not length:
+    """Means over seeds with 95% t-intervals."""
+    values, trained = _evaluations(rows, known)
+    if not trained.size:
         return
-    values = np.array([[at["return_mean"] for at in curve[:length]] for _, curve in own])
-    intervals = [mean_interval(values[:, index]) for index in range(length)]
-    row, curve = own[0]
-    trained, after = row["env_steps"] - row["explore"], curve[-1]["update"]
-    steps = [row["explore"] + trained * at["update"] / after for at in curve[:length]]
+    intervals = [mean_interval(column) for column in values.T]
+    steps = rows["explore"].iloc[0] + trained
     axes.plot(steps, [one.estimate for one in intervals], color=colour, linestyle=style, label=label, linewidth=1.2)
     low, high = ([getattr(one, end) for one in intervals] for end in ("low", "high"))
     axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _evaluations(rows: pd.DataFrame, known: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `[seeds, evaluations]` and environment steps of training before each; updates are even over steps."""
+    own = [known[run_id] for run_id in rows["run_id"] if run_id in known]
+    length = min(map(len, own), default=0)
+    if not length:
+        return np.empty((0, 0)), np.empty(0)
+    values = np.array([[at["return_mean"] for at in curve[:length]] for curve in own])
+    whole, after = rows["env_steps"].iloc[0] - rows["explore"].iloc[0], own[0][-1]["update"]
+    return values, np.array([whole * at["update"] / after for at in own[0][:length]])
+
+
+# --- Returns for what they cost ---
+def _pareto(rows: pd.DataFrame, known: dict) -> Figure:
+    """Mean returns over training against operations and seconds, a column per kind of model; intervals at the end."""
+    kinds = list(dict.fromkeys(name.partition("-")[0] for name in MODELS if name in set(rows["algo"])))
+    figure = Figure(figsize=(3.0 + 3.0 * len(kinds), 6.0), layout="constrained")
+    panels = figure.subplots(2, len(kinds), sharey=True, sharex="row", squeeze=False)
+    arms = rows.groupby(["algo", "mechanism"], sort=False)
+    for across, (label, cost) in zip(panels, PER_STEP.items(), strict=True):
+        for axes, kind in zip(across, kinds, strict=True):
+            for (name, mechanism), mine in arms:
+                if str(name) in MODEL_FREE or str(name).startswith(kind):
+                    _spent(axes, mine, known, cost, Arm(str(name), str(mechanism)))
+            axes.set(xscale="log", xlabel=label, title=f"{kind} models")
+        across[0].set_ylabel("return")
+    hues = [Line2D([], [], color=COLOURS[name], label=name) for name in COLOURS]
+    lines = [
+        Line2D([], [], color="k", linestyle="-", label="single"),
+        Line2D([], [], color="k", linestyle="--", label="ensemble"),
+        Line2D([], [], color=PURPLE, linestyle=":", label=NAMES["sac"]),
+        Line2D([], [], color=PURPLE, linestyle="-.", label=NAMES["sac-utd"]),
+    ]
+    figure.legend(handles=[*hues, *lines], loc="outside lower center", ncols=4, frameon=False, fontsize=7)
+    return figure
+
+
+def _spent(axes: Axes, rows: pd.DataFrame, known: dict, cost: Callable[[pd.Series, Arm], float], arm: Arm) -> None:
+    """An arm's mean return against what its training has cost; its 95% t-interval stands at the last evaluation."""
+    values, trained = _evaluations(rows, known)
+    if not trained.size:
+        return
+    style = {"sac": ":", "sac-utd": "-."}.get(arm.model, "-" if arm.model.endswith("single") else "--")
+    colour = COLOURS[arm.mechanism] if arm.needs_model else PURPLE
+    spent = trained * np.mean([cost(row, arm) for _, row in rows.iterrows()])
+    axes.plot(spent, values.mean(axis=0), color=colour, linestyle=style, linewidth=1.2)
+    last = mean_interval(values[:, -1])
+    axes.plot([spent[-1]] * 2, [last.low, last.high], color=colour, linewidth=0.8, alpha=0.6)
+    axes.plot(spent[-1], last.estimate, color=colour, marker=MARKERS[arm.model], markersize=5)
 
 
 # --- Arms at the end of training ---

@@ -8,8 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import curves, ensemble_vs_lipschitz, lipschitz_arms, lipschitz_claims, lipschitz_probes, options
+from experiments import (
+    claims,
+    curves,
+    ensemble_vs_lipschitz,
+    lipschitz_arms,
+    lipschitz_claims,
+    lipschitz_probes,
+    lipschitz_saved,
+    options,
+    publishing,
+)
 from experiments.lipschitz_arms import ARMS, EXPERIMENT, MECHANISMS, MODELS, Arm
+from jaxrl_suite.envs import registry
 from jaxrl_suite.report.claims import judge
 from jaxrl_suite.train import rundir
 from jaxrl_suite.types import Transition
@@ -88,6 +99,71 @@ def test_a_correlation_takes_seeds_that_finished_every_arm():
     assert claim.evidence(some).seeds == (0, 2)
 
 
+def test_published_claims_follow_from_the_published_rows_and_curves():
+    folder = publishing.RESULTS / EXPERIMENT
+    published = curves.joined(rundir.read_rows(folder / "summary.csv"), curves.read(folder / curves.CURVES))
+    found = pd.DataFrame(claims.records(published, EXPERIMENT), columns=claims.COLUMNS)
+    table = pd.read_csv(folder / "claims.csv").fillna({"seeds": ""})
+    pd.testing.assert_frame_equal(table, found, check_dtype=False)
+    assert table["id"].str.endswith("-saves-compute").any()
+
+
+# --- compute saved at equal return ---
+ENSEMBLE, SINGLE = Arm("probabilistic-ensemble"), Arm("probabilistic-single", "spectral")
+
+
+def curved(arm, returns, seed=0):
+    """A row of pendulum with a curve of evenly spaced evaluations."""
+    row = {"algo": arm.model, "settings": lipschitz_arms.text(arm), "dataset": "pendulum", "preset": "quick"}
+    curve = [{"update": 100 * (at + 1), "return_mean": value} for at, value in enumerate(returns)]
+    return row | {"seed": seed, "status": "finished", "return_last": returns[-1], curves.CURVE: curve}
+
+
+def cost(arm):
+    return lipschitz_saved.per_step(registry.spec("pendulum"), QUICK["pendulum"][arm])
+
+
+def saved(*made, margin=10.0):
+    return lipschitz_saved.saved(ENSEMBLE, SINGLE, "pendulum", margin)(made)
+
+
+def test_operations_are_those_of_the_first_evaluation_at_the_target():
+    # Target -110: the ensemble is there at 3 of 4 evaluations, the single model at 1 of 2, though it falls back.
+    made = curved(ENSEMBLE, [-900.0, -300.0, -105.0, -100.0]), curved(SINGLE, [-110.0, -500.0])
+    found = saved(*made)
+    assert found.seeds == (0,)
+    assert found.differences[0] == pytest.approx(np.log2(0.75 * cost(ENSEMBLE) / (0.5 * cost(SINGLE))))
+
+
+def test_runs_that_never_get_there_speak_against_the_claim():
+    late = lipschitz_saved.LATE
+    never = saved(curved(ENSEMBLE, [-900.0, -100.0]), curved(SINGLE, [-900.0, -111.0])).differences[0]
+    assert never == pytest.approx(np.log2(cost(ENSEMBLE) / (late * cost(SINGLE)))) and never < 0
+    # The target is -510, the mean of -100 and -900 less 10: the second ensemble counts with what it spent, no more.
+    ensembles = [curved(ENSEMBLE, [-100.0, -100.0]), curved(ENSEMBLE, [-900.0, -900.0], seed=1)]
+    both = saved(*ensembles, curved(SINGLE, [-900.0, -900.0]), curved(SINGLE, [-900.0, -100.0], seed=1)).differences
+    ratio = cost(ENSEMBLE) / cost(SINGLE)
+    np.testing.assert_allclose(both, np.log2([0.5 * ratio / late, ratio]))
+
+
+def test_without_curves_or_partners_nothing_is_found():
+    ensemble, single = curved(ENSEMBLE, [-100.0]), curved(SINGLE, [-100.0])
+    bare = {name: value for name, value in single.items() if name != curves.CURVE}
+    for made in ([ensemble, bare], [single], [ensemble, single | {"seed": 1}], [ensemble | {"status": "diverged"}]):
+        assert not len(saved(*made).differences)
+
+
+def test_the_list_of_claims_counts_those_without_runs(tmp_path):
+    command = "`python -m experiments.ensemble_vs_lipschitz --env=hopper` |"
+    assert f"| ensemble_vs_lipschitz: hopper | 17 | {command}" in claims.overview(tmp_path)
+    folder = tmp_path / EXPERIMENT
+    folder.mkdir()
+    one = {"id": "hopper-mbpo-solves", "estimate": 1.0, "ci_low": 0.5, "ci_high": 1.5}
+    pd.DataFrame([dict.fromkeys(claims.COLUMNS, "x") | one]).to_csv(folder / "claims.csv", index=False)
+    judged, _, lacking = claims.overview(tmp_path).partition("## No runs yet")
+    assert "1.0 [0.5, 1.5]" in judged and f"| ensemble_vs_lipschitz: hopper | 16 | {command}" in lacking
+
+
 # --- figures ---
 def test_figures_are_drawn_per_task_from_the_files_alone(tmp_path):
     folder = tmp_path / EXPERIMENT
@@ -102,10 +178,16 @@ def test_figures_are_drawn_per_task_from_the_files_alone(tmp_path):
     ]
     pd.DataFrame(points)[list(curves.COLUMNS)].to_csv(folder / curves.CURVES, index=False)
     drawn = figures.draw(tmp_path)
-    assert set(drawn) == {f"{EXPERIMENT}/pendulum-returns", f"{EXPERIMENT}/pendulum-arms"}
+    assert set(drawn) == {f"{EXPERIMENT}/pendulum-{name}" for name in ("returns", "arms", "pareto")}
     lines = drawn[f"{EXPERIMENT}/pendulum-returns"].axes[0].lines
     assert len(lines) == len(MECHANISMS) + 2
     np.testing.assert_allclose(lines[0].get_xdata(), [550, 1000])
+    operations, _, seconds, _ = drawn[f"{EXPERIMENT}/pendulum-pareto"].axes
+    # A column of each kind: 4 ensembles, 4 single models and both SACs, each with its curve, interval and last point.
+    assert len(operations.lines) == len(seconds.lines) == 3 * (2 * len(MECHANISMS) + 2)
+    cost = lipschitz_saved.per_step(registry.spec("pendulum"), QUICK["pendulum"][ARMS[0]])
+    np.testing.assert_allclose(operations.lines[0].get_xdata(), [450 * cost, 900 * cost])
+    np.testing.assert_allclose(seconds.lines[0].get_xdata(), [0.25, 0.5])
 
 
 # --- the command ---

@@ -55,7 +55,7 @@ def test_budgets_are_of_the_cheapest_model_and_half_the_dearest_arm():
         for seed in range(2):
             name = f"{number}{seed}"
             rows.append({"algo": arm.model, "dataset": "pendulum", "preset": "quick", "status": "finished"})
-            rows[-1] |= {"settings": lipschitz_arms.text(arm), "run_id": name}
+            rows[-1] |= {"settings": lipschitz_arms.text(arm), "run_id": name, "seed": seed, "return_last": 100.0}
             # Returns that rise by one with each percent of training.
             known[name] = [{"update": update, "return_mean": float(update)} for update in range(1, 101)]
     dearest, cheapest, free = lipschitz_costs.budgets(rows, known, "pendulum")
@@ -64,6 +64,21 @@ def test_budgets_are_of_the_cheapest_model_and_half_the_dearest_arm():
     assert dearest["return_cheapest"] == pytest.approx(100 * spent[1] / spent[2], rel=0.01)
     assert dearest["return_half"] == pytest.approx(50.0)
     assert lipschitz_costs.budgets(rows, {}, "pendulum") == []
+
+
+def test_the_budget_tells_how_many_seeds_return_what_the_ensemble_does_and_for_how_much():
+    rows, known = [], {}
+    for arm, last in ((Arm("probabilistic-ensemble"), 300.0), (Arm("sac"), 200.0), (Arm("deterministic-single"), 0.0)):
+        for seed in range(2):
+            row = {"algo": arm.model, "dataset": "pendulum", "preset": "quick", "status": "finished", "seed": seed}
+            rows.append(row | {"settings": "", "run_id": f"{arm.model}{seed}", "return_last": last})
+            reached = last - 1000.0 * seed * (arm.model == "sac")  # SAC's second seed does not get there
+            known[rows[-1]["run_id"]] = [{"update": at, "return_mean": reached * at / 2} for at in (1, 2)]
+    ensemble, single, free = lipschitz_costs.budgets(rows, known, "pendulum")
+    assert ensemble["target"] == free["target"] == 200.0  # less the margin of 100
+    assert (ensemble["seeds_there"], free["seeds_there"]) == (2, 1)
+    assert ensemble["tera_flops_there"] == ensemble["tera_flops"] and np.isnan(free["tera_flops_there"])
+    assert np.isnan(single["target"]) and single["seeds_there"] == 0  # there is no deterministic ensemble
 
 
 @pytest.mark.parametrize(("word", "said"), [("--foo", "--foo"), ("--results={}", "has no rows")])
