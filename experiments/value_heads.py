@@ -9,7 +9,8 @@ has finished is found again, and the same command makes the rest.
 Each head has its own step size, the best of five on tuning seeds at the base setting: --tune makes that table,
 results/value_heads/tuning.csv, or with --only the part of it that these studies read. Rows per seed go to
 <out>/value_heads/summary.csv. Heads in the offline algorithms are compared by experiments.sweep with --grid
-head=mse,hl_gauss, their claims by experiments.reproduce, and the one-sided fault in IQL by experiments.heads_fault.
+head=mse,hl_gauss, their claims by experiments.reproduce, the one-sided fault in IQL by experiments.heads_fault, and
+heads in DQN on Atari by experiments.atari_heads.
 """
 
 from __future__ import annotations

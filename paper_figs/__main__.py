@@ -11,6 +11,7 @@ from experiments import options
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from paper_figs import (
     algorithms,
+    atari_heads,
     edge_of_reach,
     ensemble_vs_lipschitz,
     heads_offline,
@@ -31,6 +32,7 @@ FIGURES = {
     "edge_of_reach": edge_of_reach,
     "value_heads": value_heads,
     "heads_offline": heads_offline,
+    "atari_heads": atari_heads,
     "lipschitz_offline": lipschitz_offline,
     "true_dynamics": true_dynamics,
     "ensemble_vs_lipschitz": ensemble_vs_lipschitz,
@@ -43,8 +45,8 @@ class Options:
 
     only: str = ""
     """Draw only these: offline_mbrl, algorithms, learning_curves, throughput, edge_of_reach,
-    true_dynamics, ensemble_vs_lipschitz, value_heads, heads_offline or lipschitz_offline; by default all with
-    published rows."""
+    true_dynamics, ensemble_vs_lipschitz, value_heads, heads_offline, atari_heads or lipschitz_offline; by default all
+    with published rows."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 

@@ -15,7 +15,7 @@ from jaxrl_suite import frames, nets
 from jaxrl_suite.algorithms import dqn_atari
 from jaxrl_suite.envs import atari
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.train import host, rundir
+from jaxrl_suite.train import compose, host, members, rundir
 from jaxrl_suite.types import Timestep
 
 ENVS, DEPTH, CAPACITY = 2, 4, 12
@@ -130,7 +130,8 @@ def test_an_episode_is_counted_whole_and_rewards_are_clipped_for_learning_only()
     spec = atari.spec("Pong")._replace(obs_dim=36**2)
     algorithm = dqn_atari.make(spec, tiny())
     explore = jax.jit(algorithm.phases[0].update)
-    state = algorithm.phases[0].init(jax.random.key(0), algorithm.hypers, jnp.zeros((4, 36, 36), jnp.uint8), None)
+    init = jax.jit(lambda data: algorithm.phases[0].init(jax.random.key(0), algorithm.hypers, data, None))
+    state = init(jnp.zeros((4, 36, 36), jnp.uint8))
     valid, ended = np.ones(4, bool), np.zeros(4, bool)
     for tick in range(6):
         ended[1] = tick == 3
@@ -149,6 +150,21 @@ def test_an_episode_is_counted_whole_and_rewards_are_clipped_for_learning_only()
     looked = atari_heads.training_episodes(algorithm._replace(q_value=lambda state, obs, action: jnp.zeros(4)))
     found = looked(jax.tree.map(lambda x: jnp.stack([x, x]), state), (0, 1), 0)
     assert found.returns.tolist() == [[20.0], [20.0]] and found.lengths.tolist() == [[4.0], [4.0]]
+
+
+def test_a_step_on_the_host_changes_no_type_and_so_compiles_nothing_anew():
+    algorithm = dqn_atari.make(atari.spec("Pong"), tiny())
+    begin, phase = (compose.population(phase) for phase in algorithm.phases)
+    variants = [members.Variant(algorithm.hypers)]
+    first = jax.ShapeDtypeStruct((1, 4, 84, 84), jnp.uint8)
+    state = jax.eval_shape(begin.init, *members.arguments(members.of((0,), variants), first, 0, None))
+    asked, action = jax.eval_shape(phase.request, state)
+    flag = jax.ShapeDtypeStruct((1, 4), bool)
+    seen = Timestep(first, jax.ShapeDtypeStruct((1, 4), jnp.float32), flag, flag, flag)
+    after, _ = jax.eval_shape(phase.update, asked, (action, seen))
+    types = [jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree) for tree in (state, asked, after)]
+    assert types[0] == types[1] == types[2]
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(state))
 
 
 def test_the_presets_have_the_papers_settings():

@@ -9,9 +9,11 @@ import pytest
 from support import random_data
 
 from jaxrl_suite.algorithms import bc, ravl
+from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import registry
 from jaxrl_suite.train import members
 from jaxrl_suite.train.compose import chunk, population
+from jaxrl_suite.types import Phase
 
 ENV = registry.make("pendulum")
 # EDAC's term divides by the length of an action gradient, and where one all but vanishes it makes visible what was
@@ -156,3 +158,29 @@ def test_what_does_not_depend_on_hypers_is_made_once_per_seed(algorithm):
     assert members.of_phase(fit, people) == people[:2]
     shared = members.share(jnp.array([[5.0], [7.0]]), members.of_phase(fit, people), people)
     np.testing.assert_array_equal(shared, [[5.0], [7.0], [5.0], [7.0]])
+
+
+# --- types: JAX compiles a program anew for a weakly typed number, and a checkpoint brings back strong ones ---
+def weak(tree):
+    return [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if leaf.weak_type]
+
+
+@pytest.mark.parametrize("name", ["bc", "ravl", "sac"])
+def test_a_resumed_run_goes_on_with_the_program_it_had(name, data):
+    entry = algorithms.get(name)
+    algorithm = entry.make(ENV.spec, entry.presets["smoke"])
+    previous = None
+    for index, phase in enumerate(map(population, algorithm.phases)):
+        begun = jax.eval_shape(phase.init, *arguments(algorithm, (0, 1), data, index, previous))
+        after, _ = jax.eval_shape(lambda state, phase=phase: chunk(phase).run(state, data), begun)
+        assert weak(begun) == weak(after) == []
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), begun) == jax.tree.map(lambda x: (x.shape, x.dtype), after)
+        previous = jax.eval_shape(phase.result, begun)
+
+
+def test_a_phase_that_begins_with_weak_numbers_is_made_strong():
+    one = lambda key, hypers, data, previous: {"x": jnp.full((), 2) * 0.5, "rate": hypers}  # noqa: E731
+    phase = Phase("weak", 1, 1, 1, one, lambda state, data: (state, {}))
+    assert weak(jax.eval_shape(lambda: one(None, 1e-3, None, None))) == ["['rate']", "['x']"]
+    keys = jnp.stack([jax.random.key(0), jax.random.key(1)])
+    assert weak(jax.eval_shape(population(phase).init, keys, jnp.ones(2), None, None)) == []
