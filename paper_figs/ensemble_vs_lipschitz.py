@@ -32,7 +32,9 @@ PER_STEP = {
     "operations of training per seed": lambda row, arm: per_step(
         envs.spec(row["dataset"]), arm.config(row["dataset"], row["preset"])
     ),
-    "seconds of training per seed": lambda row, arm: row["seconds_seed"] / (row["env_steps"] - row["explore"]),
+    "seconds of training per seed (on a shared machine)": lambda row, arm: (
+        row["seconds_seed"] / (row["env_steps"] - row["explore"])
+    ),
 }
 NAMES = {name: name.replace("-", ", ") for name in MODELS} | {"sac": "SAC", "sac-utd": "SAC, as many updates"}
 
