@@ -137,7 +137,7 @@ def experience(run: session.Run, rows: int | None) -> record.Arrays:
     state = run.parameters
     if envs.is_pure(run.spec.name):
         taken = jax.tree.map(lambda leaf: np.asarray(leaf[0, : int(state.replay.size[0])]), state.replay.data)
-        return record.recall(taken, state.obs.shape[1], rows)
+        return record.recall(taken, state.obs.shape[1], int(state.tick[0]), rows)
     actions = np.asarray(state.actions)[0, : int(state.tick[0])]
     return record.replay(run.spec.name, run.seeds[0], actions, rows)
 

@@ -6,6 +6,7 @@ were asked, stand in <out>/edge_of_reach/summary.csv.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,13 @@ def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
         mine = [row for row in rows if (row["algo"], row["settings"]) == arm]
         interval = stats.mean_interval([float(row["return_last"]) for row in mine])
         bounds = f" [{interval.low:,.0f}, {interval.high:,.0f}]" if interval.bounded else ""
-        names = ("score_last", "q_last", "mc_last")
-        means = [f"{sum(float(row[name]) for row in mine) / len(mine):,.1f}" for name in names]
+        means = [_mean([float(row[name]) for row in mine]) for name in ("score_last", "q_last", "mc_last")]
         effect = f"d = {sum(float(row['spread_effect']) for row in mine) / len(mine):.2f}"
         shown.add_row(*arm, str(len(mine)), f"{interval.estimate:,.0f}{bounds}", *means, effect)
     return shown
+
+
+def _mean(values: Sequence[float]) -> str:
+    """A mean in a cell; a dash where there is none, such as a score on a task without reference scores."""
+    mean = sum(values) / len(values)
+    return "-" if math.isnan(mean) else f"{mean:,.1f}"

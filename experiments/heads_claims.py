@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 
 from experiments import heads_studies as studies
-from experiments.heads_studies import EXPERIMENT, MAZE, SHIFTS, Arm, arm
+from experiments.heads_studies import EXPERIMENT, MAZE, ONLINE, SHIFTS, Arm, arm
 from jaxrl_suite.report.claims import Claim, Needed, above, above_column, above_mean, level
 
 PAPER = "Farebrother et al. 2024 (arXiv 2403.03950), {}; analogue of ours"
@@ -15,7 +15,11 @@ FAULT = "a public implementation's HL-Gauss (Tarasov et al. 2024, arXiv 2406.063
 SCORE, FLAT = 5.0, 0.05  # margins: points of a score, and a mean squared error where the labels' variance is 0.5
 SCORES = "mean paired difference of last scores over seeds, {}, 95% t-interval"
 ERRORS = "mean paired difference of mean squared errors over seeds, {}, 95% t-interval"
-WHERE = {SHIFTS: "in regression on shifting targets", MAZE: "in offline learning on a small maze"}
+WHERE = {
+    SHIFTS: "in regression on shifting targets",
+    MAZE: "in offline learning on a small maze",
+    ONLINE: "in online learning (DQN) in small mazes",
+}
 
 
 def _claim(name: str, study: str, words: str, source: str, needs: tuple[Arm, ...], **more: object) -> Claim:
@@ -332,6 +336,58 @@ def _scaling() -> tuple[Claim, ...]:
     return tuple(found)
 
 
+def _online() -> tuple[Claim, ...]:
+    mse, softmax, two_hot, c51, gauss = (arm(n, ONLINE) for n in ("mse", "mse_softmax", "two_hot", "c51", "hl_gauss"))
+    pairs = (
+        ("gauss-beats-mse", "HL-Gauss scores above squared error", "figure 4", gauss, mse),
+        ("gauss-beats-c51", "HL-Gauss scores above C51", "figure 4", gauss, c51),
+        ("c51-beats-mse", "C51 scores above squared error", "figure 4", c51, mse),
+        ("mse-beats-two-hot", "squared error scores above two-hot", "figure 4", mse, two_hot),
+        (
+            "gauss-beats-softmax",
+            "cross-entropy (HL-Gauss) scores above squared error on a softmax's mean",
+            "figures 11, 12",
+            gauss,
+            softmax,
+        ),
+    )
+    return (
+        *(
+            _claim(
+                f"online-{name}",
+                "online",
+                words,
+                PAPER.format(figure),
+                (ours, theirs),
+                statistic=SCORES.format(f"{ours.head} minus {theirs.head}"),
+                evidence=above("score_last", ours.needed, theirs.needed),
+            )
+            for name, words, figure, ours, theirs in pairs
+        ),
+        _claim(
+            "online-softmax-no-gain",
+            "online",
+            "squared error on the mean of a softmax gains nothing over squared error",
+            PAPER.format("figures 11, 12"),
+            (mse, softmax),
+            statistic=SCORES.format("mse minus mse_softmax"),
+            evidence=above("score_last", mse.needed, softmax.needed),
+            kind="non-inferiority",
+            margin=SCORE,
+        ),
+        _claim(
+            "online-gauss-values",
+            "online",
+            "the values of HL-Gauss err less than those of squared error",
+            OURS,
+            (mse, gauss),
+            statistic="mean paired difference of root mean squared errors of Q over seeds, mse minus hl_gauss, 95% "
+            "t-interval",
+            evidence=above("value_error", mse.needed, gauss.needed),
+        ),
+    )
+
+
 CLAIMS = (
     *_plasticity(),
     *_heads(),
@@ -342,4 +398,5 @@ CLAIMS = (
     *_noise(),
     *_transitions(),
     *_scaling(),
+    *_online(),
 )

@@ -27,10 +27,10 @@ FAULT_COMMAND = "python -m experiments.heads_fault"
 LAST = "mean paired difference of last normalised scores over seeds, {}, 95% t-interval"
 
 
-def runs(algo: str, head: str = "mse") -> Needed:
-    """The runs of an algorithm with a head, as claims name them."""
+def runs(algo: str, head: str = "mse", start: str = "") -> Needed:
+    """The runs of an algorithm with a head, and a value that it begins at, as claims name them."""
     sizes = SMALLER[algo].split()
-    chosen = [] if head == "mse" else [f"head={head}"]
+    chosen = [] if head == "mse" else [f"head={head}", *([f"initial_value={start}"] if start else [])]
     return Needed(algo, DATASET, " ".join([*sizes[:1], *chosen, *sizes[1:]]))  # in the order of the config's fields
 
 
@@ -73,6 +73,38 @@ def _swapped() -> tuple[Claim, ...]:
             source=f"{PAPER}; analogue of ours",
         )
         for better, worse in pairs
+    )
+
+
+def _begun() -> tuple[Claim, ...]:
+    """A histogram begins at the middle of its support, squared error near 0. Is that what min-ensembles suffer from?"""
+    source = "ours: the difference of first values is a side effect of swapping the head"
+    gauss, zero = ({algo: runs(algo, "hl_gauss", start) for algo in SMALLER} for start in ("", "0"))
+    return tuple(
+        _claim(
+            f"offline-{name}-{algo}",
+            words.format(algo),
+            zero[algo],
+            theirs,
+            statistic,
+            f"first values of HL-Gauss, {name},",
+            source=source,
+        )
+        for algo in SMALLER
+        for name, words, theirs, statistic in (
+            (
+                "zero-beats-middle",
+                "{} with HL-Gauss heads scores higher when its critics begin at 0 than at the middle of their support",
+                gauss[algo],
+                "begun at 0 minus at the middle",
+            ),
+            (
+                "hl-gauss-from-zero-beats-mse",
+                "{} scores above itself with squared error when its critics have HL-Gauss heads that begin at 0",
+                runs(algo),
+                "hl_gauss from 0 minus mse",
+            ),
+        )
     )
 
 
@@ -129,4 +161,4 @@ def _fault() -> tuple[Claim, ...]:
     )
 
 
-CLAIMS = (*_swapped(), *_fault())
+CLAIMS = (*_swapped(), *_begun(), *_fault())

@@ -1,14 +1,15 @@
 """Compare value heads (squared error, classification, quantiles) where the truth is known, and show what they are for.
 
-Two small problems: regression on targets that move (experiments/heads_shifts.py), and discrete offline learning on a
-log of random mazes whose values are known (experiments/heads_maze.py). Studies: plasticity, heads, targets (SARSA
-against Q-learning), one_sided (a public implementation's fault), bins, support, noise, transitions, scaling. Without
-options all of them are made. What has finished is found again, and the same command makes the rest.
+Three small problems: regression on targets that move (experiments/heads_shifts.py), discrete offline learning on a
+log of random mazes whose values are known (experiments/heads_maze.py), and DQN in such mazes
+(experiments/heads_online.py). Studies: plasticity, heads, targets (SARSA against Q-learning), one_sided (a public
+implementation's fault), bins, support, noise, transitions, scaling, online. Without options all of them are made. What
+has finished is found again, and the same command makes the rest.
 
 Each head has its own step size, the best of five on tuning seeds at the base setting: --tune makes that table,
-results/value_heads/tuning.csv. Rows per seed go to <out>/value_heads/summary.csv. Heads in the offline
-algorithms are compared by experiments.sweep with --grid head=mse,hl_gauss, their claims by experiments.reproduce, and
-the one-sided fault in IQL by experiments.heads_fault. Left out: DQN on Atari.
+results/value_heads/tuning.csv, or with --only the part of it that these studies read. Rows per seed go to
+<out>/value_heads/summary.csv. Heads in the offline algorithms are compared by experiments.sweep with --grid
+head=mse,hl_gauss, their claims by experiments.reproduce, and the one-sided fault in IQL by experiments.heads_fault.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments import heads_claims, heads_maze, heads_shifts, heads_studies, options, studies
-from experiments.heads_studies import EXPERIMENT, RATES, SHIFTS, STUDIES, TUNED, TUNING, Arm, Config, Study
+from experiments import heads_claims, heads_maze, heads_online, heads_shifts, heads_studies, options, studies
+from experiments.heads_studies import EXPERIMENT, MAZE, RATES, SHIFTS, STUDIES, TUNED, TUNING, Arm, Config, Study
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
 from jaxrl_suite.report.claims import REPORTED
-from jaxrl_suite.train import files, identity, rundir, session
+from jaxrl_suite.train import identity, rundir, session
 from jaxrl_suite.train.display import Display, make_console
 
 TUNING_SEEDS = (1000, 1001, 1002)
@@ -56,7 +57,7 @@ class Options:
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large, an accelerator)."""
     only: str = ""
     """Make only these studies, with commas between: plasticity, heads, targets, one_sided, bins, support, noise,
-    transitions, scaling; by default all."""
+    transitions, scaling, online; by default all."""
     seeds: str = ""
     """How many seeds, from 0 on (8), or a range (4:14, the published ones); by default the published
     ones; 0 alone with --preset=smoke."""
@@ -85,15 +86,15 @@ def chosen_studies(chosen: Options) -> list[Study]:
     for name in names:
         if name not in STUDIES:
             raise unknown("study", name, STUDIES)
-    if chosen.updates < 0 or chosen.updates % heads_maze.EVALUATIONS:
-        raise UserError(
-            f"--updates={chosen.updates}: give a positive multiple of {heads_maze.EVALUATIONS}, the evaluations"
-        )
+    wanted = [STUDIES[name] for name in names]
+    multiple = heads_studies.multiple(wanted)
+    if chosen.updates < 0 or chosen.updates % multiple:
+        raise UserError(f"--updates={chosen.updates}: give a positive multiple of {multiple}, for the evaluations")
     if chosen.publish and chosen.updates:
         raise UserError("--publish is for runs at the preset's updates; leave out --updates")
     if chosen.publish and max(options.parse_seeds(chosen.seeds or "1")) >= REPORTED:
         raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}; others are for tuning")
-    return [STUDIES[name] for name in names]
+    return wanted
 
 
 def seeds_of(study: Study, chosen: Options) -> tuple[int, ...]:
@@ -121,7 +122,8 @@ def train(arms: Sequence[Arm], configs: Sequence[Config], used: Sequence[float],
     tasks = [PREPARE(keys, each) for each in numbers]
     joined = jax.tree.map(lambda *x: jnp.concatenate(x), *tasks)
     stacked = jax.tree.map(lambda *x: jnp.repeat(jnp.array(x, jnp.float32), len(seeds)), *numbers)
-    learnt = jax.jit(jax.vmap(partial(heads_maze.learn, program)))(every, stacked, joined)
+    problem: Any = heads_online if isinstance(program, heads_online.Program) else heads_maze
+    learnt = jax.jit(jax.vmap(partial(problem.learn, program)))(every, stacked, joined)
     parts = [
         MEASURE(program.sarsa, each, task, jax.tree.map(lambda x, i=index: x[i * len(seeds) :][: len(seeds)], learnt))
         for index, (each, task) in enumerate(zip(numbers, tasks, strict=True))
@@ -159,7 +161,8 @@ def run_group(arms: Sequence[Arm], seeds: Sequence[int], rates: dict, chosen: Op
 
 
 def row_of(one: Arm, config: Config, rate: float, measures: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What was found of one run. Empty cells are NaN: a regression has no return, a maze no shifts."""
+    """What was found of one run. Empty cells are NaN: a regression has no return, a maze no shifts, only a log has a
+    behaviour."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
     row |= {name: getattr(config, name) for name in SETTINGS if hasattr(config, name)}
     row |= {"layers": len(config.hidden), "units": config.hidden[0], "rate": rate, "updates": config.updates}
@@ -171,7 +174,8 @@ def row_of(one: Arm, config: Config, rate: float, measures: dict[str, np.ndarray
     else:
         row |= {f"{name}_last": measures[name][-1] for name in ("return", "score", "q")}
         row |= {f"{name}_best": measures[name].max() for name in ("return", "score")}
-        row |= {"mc_last": measures["true"][-1], "behaviour_return": measures["behaviour"][-1]}
+        row |= {"mc_last": measures["true"][-1]}
+        row |= {"behaviour_return": measures["behaviour"][-1]} if one.problem == MAZE else {}
         row |= {name: measures[name][-1] for name in ("value_error", "value_bias", "probe")}
         finite = bool(np.isfinite(measures["q"]).all())
     return row | {"status": "finished" if finite else "diverged"}
@@ -212,11 +216,12 @@ def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> l
 
 
 # --- Tuning ---
-def tune(chosen: Options, console: Console) -> None:
-    """Five step sizes with three tuning seeds for each head, at the base setting of each problem."""
+def tune(wanted: Sequence[Study], chosen: Options, console: Console) -> None:
+    """Five step sizes with three tuning seeds for each head, at the base setting of each problem of some studies."""
     rows = []
-    for problem, names in TUNED.items():
-        for head in names:
+    problems = {one.problem for study in wanted for one in study.arms}
+    for problem in (problem for problem in TUNED if problem in problems):
+        for head in TUNED[problem]:
             arms = [heads_studies.arm(head, problem)] * len(RATES)
             configs = [one.config(chosen.preset, chosen.updates) for one in arms]
             found = train(arms, configs, RATES, TUNING_SEEDS)
@@ -226,9 +231,7 @@ def tune(chosen: Options, console: Console) -> None:
                 rows.append(dict(zip(TUNING_COLUMNS, ("-".join(map(str, cells[:4])), *cells), strict=True)))
             means = " ".join(f"{rate:g}: {score:.3g}" for rate, score in zip(RATES, scores.mean(axis=1), strict=True))
             console.print(f"{problem} {head}: {means}")
-    with files.guarded(TUNING.parent):
-        TUNING.parent.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(TUNING, pd.DataFrame(rows, columns=TUNING_COLUMNS).to_csv(index=False))
+    rundir.upsert_rows(TUNING, rows, TUNING_COLUMNS, "key_id")
     console.print(f"tuning: {TUNING}")
 
 
@@ -259,7 +262,7 @@ def main() -> int:
     chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
     wanted, console = chosen_studies(chosen), make_console()
     if chosen.tune:
-        tune(chosen, console)
+        tune(wanted, chosen, console)
         return 0
     rows = run_studies(wanted, chosen, console)
     studies.show_claims(heads_claims.CLAIMS, rows, chosen.preset, console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, get_args
 
@@ -70,10 +71,10 @@ def symmetric_uniform(bound: float) -> Initializer:
 
 
 def fan_in_uniform(scale: float = 1.0) -> Initializer:
-    """Initialiser U(-b, b) with b = scale / sqrt(fan_in), PyTorch's default for linear layers."""
+    """Initialiser U(-b, b) with b = scale / sqrt(fan_in), PyTorch's default for linear layers and convolutions."""
 
     def init(key: Key, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
-        bound = scale / jnp.sqrt(shape[0])
+        bound = scale / jnp.sqrt(math.prod(shape[:-1]))
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
     return init
@@ -178,6 +179,31 @@ def mlp(
     )
     return Network(
         init=lambda key: module.init(key, jnp.zeros((1, in_dim)))["params"],
+        apply=lambda weights, x: module.apply({"params": weights}, x),  # type: ignore[arg-type, return-value]
+    )
+
+
+class _NatureCNN(nn.Module):
+    heads: tuple[tuple[str, int], ...]
+    head_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: Array) -> dict[str, Array]:
+        lead, init = x.shape[:-3], fan_in_uniform()
+        x = x.reshape(-1, *x.shape[-3:]).astype(jnp.float32) / 255.0
+        for index, (width, size, stride) in enumerate(((32, 8, 4), (64, 4, 2), (64, 3, 1))):
+            conv = nn.Conv(width, (size, size), stride, padding="VALID", kernel_init=init, name=f"conv_{index}")
+            x = nn.relu(conv(x))
+        x = nn.relu(nn.Dense(512, kernel_init=init, name="hidden_0")(x.reshape(*lead, -1)))
+        return {name: nn.Dense(size, kernel_init=self.head_init, name=name)(x) for name, size in self.heads}
+
+
+def nature_cnn(shape: tuple[int, int, int], heads: Mapping[str, int], head_init: Initializer | None = None) -> Network:
+    """DQN's network for pictures (Mnih et al. 2015): bytes `[..., height, width, channels]`, three convolutions, a
+    layer of 512, and a linear layer per named head."""
+    module = _NatureCNN(tuple(heads.items()), head_init or fan_in_uniform())
+    return Network(
+        init=lambda key: module.init(key, jnp.zeros((1, *shape), jnp.uint8))["params"],
         apply=lambda weights, x: module.apply({"params": weights}, x),  # type: ignore[arg-type, return-value]
     )
 

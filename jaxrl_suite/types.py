@@ -142,6 +142,7 @@ class ValueHead(NamedTuple):
     average: Callable[[Array], Array] = lambda logits: logits.mean(axis=0)  # [members, ..., size] -> [..., size]
     # (logits, target, support) -> how well the support holds the targets, and the head fits them
     measure: Callable[[Array, Any, Tree], Metrics] = lambda logits, target, support: {}
+    initial_bias: Callable[[Tree], Array] | None = None  # Support -> what to add to the outputs' first bias [size]
 
 
 # --- Training ---

@@ -1,4 +1,5 @@
-"""Value heads: shifting targets, all heads with probes, SARSA, the one-sided fault, bins, supports, noise, size."""
+"""Value heads: shifting targets, all heads with probes, offline and online, SARSA, the one-sided fault, bins, supports,
+noise, size."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import heads_studies as studies
-from experiments.heads_studies import EXPERIMENT, MAZE, SHIFTS, STUDIES, Arm
+from experiments.heads_studies import EXPERIMENT, MAZE, ONLINE, SHIFTS, STUDIES, Arm
 from jaxrl_suite.report import mean_interval
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
@@ -50,7 +51,8 @@ def draw(results: Path) -> dict[str, Figure]:
         maze, end = rows[rows["dataset"] == MAZE], "" if preset == "quick" else f"-{preset}"
         drawn = {
             "plasticity": _plasticity(rows[rows["dataset"] == SHIFTS]),
-            "heads": _heads(maze),
+            "heads": _heads(maze, "heads", "Q-learning on a log of mazes"),
+            "online": _heads(rows[rows["dataset"] == ONLINE], "online", "DQN in mazes, online"),
             "targets": _targets(maze),
             "bins": _bins(maze),
             "support": _support(maze),
@@ -126,18 +128,19 @@ def _plasticity(rows: pd.DataFrame) -> Figure | None:
     return _finish(figure, axes, rows, "regression on targets that move")
 
 
-def _heads(rows: pd.DataFrame) -> Figure | None:
-    if not _has(rows, "heads"):
+def _heads(rows: pd.DataFrame, study: str, words: str) -> Figure | None:
+    """All heads as they are, with what their frozen features tell."""
+    if not _has(rows, study):
         return None
-    arms = STUDIES["heads"].arms
+    arms = STUDIES[study].arms
     figure = Figure(figsize=WIDE, layout="constrained")
     columns = {"score_last": SCORE, "value_error": "error of Q (RMS)", "probe": "variance explained by a linear probe"}
-    for axes, (column, words) in zip(figure.subplots(1, 3), columns.items(), strict=True):
+    for axes, (column, label) in zip(figure.subplots(1, 3), columns.items(), strict=True):
         for place, one in enumerate(arms):
             _line(axes, rows, [one], [place], column)
         axes.set_xticks(range(len(arms)), [NAMES[one.head] for one in arms], rotation=45, ha="right")
-        axes.set_ylabel(words)
-    figure.suptitle("Q-learning on a log of mazes: mean over seeds, 95% t-interval", fontsize=9)
+        axes.set_ylabel(label)
+    figure.suptitle(f"{words}: mean over seeds, 95% t-interval", fontsize=9)
     return figure
 
 

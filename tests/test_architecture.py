@@ -19,7 +19,7 @@ LAYERS = (
     ("report",),
     ("algorithms",),
     ("models", "values"),
-    ("nets", "distributions", "buffer", "mesh", "envs", "data"),
+    ("nets", "distributions", "buffer", "frames", "mesh", "envs", "data"),
     ("types", "errors"),
 )
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

@@ -144,7 +144,7 @@ def test_layer_normalisation_equals_numpy():
 def test_shared_passes_are_left_where_layers_are_normalised():
     """Trap: the fused gradients hold for plain ReLU networks only, and would be wrong without a word."""
     critics = networks.critics(SPEC, (8, 8), 3, heads.make("mse"), "float32", scalar=True, layer_norm=True)
-    weights, step = jax.jit(critics.init)(jax.random.key(0)), rows(6).transitions
+    weights, step = jax.jit(critics.init)(jax.random.key(0), ()), rows(6).transitions
     logits, slopes = critics.with_gradients(weights, (), step.obs, step.action)
     np.testing.assert_allclose(logits, critics.logits(weights, step.obs, step.action), rtol=1e-6)
     by_action = jax.grad(lambda action: jnp.sum(critics.values(weights, (), step.obs, action)[1]))(step.action)

@@ -101,7 +101,7 @@ def test_stretches_are_one_program_and_a_state_is_all_there_is():
     )
     again = part(saved)
     assert len(traces) == 1
-    assert int(there.updates) == 2 * 20 * TINY.envs // TINY.update_every
+    assert int(there.learner.updates) == 2 * 20 * TINY.envs // TINY.update_every
     assert int(there.step) == TINY.explore + 2 * 20 * TINY.envs
     for one, other in zip(jax.tree.leaves(there), jax.tree.leaves(again), strict=True):
         if jax.dtypes.issubdtype(one.dtype, jax.dtypes.prng_key):

@@ -75,7 +75,7 @@ def test_every_critic_takes_a_head_and_logs_how_it_fits(name):
 def test_new_options_leave_published_runs_their_names(name):
     config = registry.get(name).presets["quick"]
     assert isinstance(config, HeadOptions)
-    assert not {"bins", "sigma_ratio", "support"} & set(session._plain(config))
+    assert not {"bins", "sigma_ratio", "support", "initial_value"} & set(session._plain(config))
     assert session._plain(dataclasses.replace(config, bins=51))["bins"] == 51
     assert ("head" in session._plain(config)) == (name != "sac")
 
@@ -135,6 +135,17 @@ def test_the_target_of_hl_gauss_critics_is_the_least_value_as_a_number():
     config = dataclasses.replace(config, entropy_backup=False)
     *_, metrics = updated(config, far, steps=1)
     assert float(metrics["clipped_targets"][0]) == 0.25
+
+
+@pytest.mark.parametrize("name", ["sac_n", "iql", "rebrac"])
+def test_critics_begin_at_the_value_that_is_asked_for(name):
+    entry, rows = registry.get(name), data()
+    config = dataclasses.replace(entry.presets["smoke"], head="hl_gauss", initial_value="-40")
+    algorithm = entry.make(SPEC, config)
+    state = algorithm.phases[-1].init(jax.random.key(0), algorithm.hypers, rows, None)
+    values = algorithm.q_value(state, rows.transitions.obs, rows.transitions.action)
+    # Kernels of the last layer are narrow, so that the bias decides; the returns go from about -60 to 60.
+    np.testing.assert_allclose(values, -40.0, atol=3.0)
 
 
 # --- IQL on scaled rewards ---

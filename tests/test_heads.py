@@ -430,6 +430,34 @@ def test_small_logits_stand_for_the_middle_of_the_support(name):
     assert float(head.decode(jnp.zeros(BINS), WIDE)) == pytest.approx(70.0, rel=1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name in HEADS if name not in heads.WITHOUT_SUPPORT])
+def test_a_head_begins_at_the_value_that_is_asked_for(name):
+    head = head_of(name, initial_value="20")
+    assert head.initial_bias is not None and head_of(name).initial_bias is None
+    assert float(head.decode(head.initial_bias(WIDE), WIDE)) == pytest.approx(20.0, abs=0.02)
+
+
+@pytest.mark.parametrize("place", [0.02, 0.3, 0.5, 0.9])
+def test_the_first_distribution_is_the_flattest_with_its_mean(place):
+    """Of the exponential family: logits on a line. No other distribution of that mean has more entropy."""
+    points = jnp.linspace(-3.0, 7.0, 11)
+    logits = projections.tilt(points, -3.0 + 10.0 * place)
+    np.testing.assert_allclose(jnp.diff(logits, 2), 0.0, atol=1e-4 * (1.0 + float(jnp.max(jnp.abs(logits)))))
+    probs = np.asarray(projections.softmax(logits), np.float64)
+    assert probs @ np.asarray(points) == pytest.approx(-3.0 + 10.0 * place, abs=1e-3)
+    bend = np.zeros(11)
+    bend[[2, 3, 4]] = [1.0, -2.0, 1.0]  # keeps sum and mean
+    entropy = lambda p: -np.sum(p * np.log(p))  # noqa: E731
+    step = 0.1 * min(probs[2:5])
+    assert entropy(probs) > max(entropy(probs + step * bend), entropy(probs - step * bend))
+
+
+def test_a_first_value_beyond_the_outer_bins_is_moved_inwards():
+    points = jnp.linspace(0.0, 1.0, 101)
+    for value, place in ((-5.0, 1e-3), (5.0, 1.0 - 1e-3)):
+        assert float(projections.mean(projections.tilt(points, value), points)) == pytest.approx(place, abs=1e-4)
+
+
 def test_how_a_support_fits_its_targets_is_measured():
     head, y = head_of("hl_gauss"), jnp.array([-40.0, 0.0, 100.0, 175.0])
     exact = jnp.log(gauss(y, WIDE, BINS, 0.75) + 1e-30)
@@ -459,6 +487,10 @@ def test_how_a_support_fits_its_targets_is_measured():
         (HeadConfig("hl_gauss", sigma_ratio=0.0), "--sigma-ratio=0.0 leaves HL-Gauss no Gaussian"),
         (HeadConfig("symlog_hl_gauss", sigma_ratio=-1.0), "--sigma-ratio=-1.0"),
         (HeadConfig("hl_gauss", sigma_ratio=math.nan), "--sigma-ratio=nan"),
+        (HeadConfig("hl_gauss", initial_value="low"), "--initial-value=low is neither middle nor a number"),
+        (HeadConfig("c51", initial_value="inf"), "--initial-value=inf is neither"),
+        (HeadConfig("mse", initial_value="0"), "--initial-value=0 is for heads with bins"),
+        (HeadConfig("hl_gauss", support="1,9", initial_value="0"), "does not lie between the ends of --support=1,9"),
     ],
 )
 def test_bad_input_is_one_clear_line(config, message):

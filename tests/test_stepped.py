@@ -1,8 +1,11 @@
 """Pure environments stepped from the host, and what a learner in them did, as a data set."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl_suite import buffer
 from jaxrl_suite.envs import box, registry
 from jaxrl_suite.envs.stepped import PurePool, open_pool
 from jaxrl_suite.errors import UserError
@@ -59,8 +62,24 @@ def test_what_a_learner_did_is_read_from_its_replay_buffer():
     after = np.array([[1.0, 2.0, 51.0, 52.0], [11.0, 12.0, 13.0, 71.0]]).T.reshape(-1, 1)
     discount = np.ones(8)
     discount[5] = 0.0
-    arrays = record.recall(Transition(obs, obs, np.arange(8.0), discount, after), envs=2)
+    arrays = record.recall(Transition(obs, obs, np.arange(8.0), discount, after), envs=2, ticks=4)
     np.testing.assert_array_equal(arrays["observations"][:, 0], first + second)
     np.testing.assert_array_equal(arrays["rewards"], [0, 2, 4, 6, 1, 3, 5, 7])
     np.testing.assert_array_equal(np.flatnonzero(arrays["timeouts"]), [1, 3, 7])
     np.testing.assert_array_equal(np.flatnonzero(arrays["terminals"]), [6])
+
+
+def test_a_replay_buffer_that_came_round_is_no_record():
+    """Trap: a ring buffer that is full overwrites its oldest rows, and episodes would be put together wrongly."""
+    row = Transition(*(jnp.zeros(shape) for shape in ((1,), (1,), (), (), (1,))))
+    for ticks, whole in ((3, True), (4, True), (5, False), (8, False)):  # of two rows, into eight places
+        ring = buffer.empty(row, 8)
+        for tick in range(ticks):
+            rows = jax.tree.map(lambda leaf, tick=tick: jnp.full((2, *leaf.shape), float(tick)), row)
+            ring = buffer.insert(ring, rows, jnp.ones(2, bool))
+        taken = jax.tree.map(lambda leaf, ring=ring: leaf[: int(ring.size)], ring.data)
+        if whole:
+            assert len(record.recall(taken, 2, ticks)["rewards"]) == 2 * ticks
+            continue
+        with pytest.raises(UserError, match=f"holds 8 of the {2 * ticks} rows"):
+            record.recall(taken, 2, ticks)

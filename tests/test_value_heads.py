@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import heads_claims, heads_maze, heads_shifts, heads_studies, reproduce, value_heads
+from experiments import heads_claims, heads_maze, heads_online, heads_shifts, heads_studies, reproduce, value_heads
 from experiments.heads_studies import STUDIES
 from jaxrl_suite.envs import procmaze
 from jaxrl_suite.errors import UserError
@@ -159,6 +159,28 @@ def test_the_support_is_scaled_around_its_middle():
     assert ends[0].teleport == procmaze.teleport(heads_maze.SIZE)
 
 
+def test_online_learning_has_the_support_of_the_offline_problem():
+    one = heads_studies.arm("hl_gauss", heads_studies.ONLINE)
+    program = heads_studies.program(one, one.config("quick"))
+    assert program.head == heads.HeadConfig("hl_gauss", 51, 0.75, "-11,1")
+    assert program.updates % heads_online.MULTIPLE == 0
+
+
+@pytest.mark.slow
+def test_online_learning_goes_at_the_rate_of_each_member_and_shows_every_stretch(task):
+    config = heads.HeadConfig("hl_gauss", 51, 0.75, "-11,1")
+    small = heads_online.Program(config, (8,), 2 * heads_online.MULTIPLE, 8)
+    learner = heads_online.agent(small)
+    numbers = jax.tree.map(lambda x: jnp.float32(x) * jnp.ones(2), NUMBERS)._replace(rate=jnp.array([0.0, 1e-2]))
+    learn = jax.jit(jax.vmap(partial(heads_online.learn, small), (None, 0, None)))
+    found = learn(jax.random.key(0), numbers, task)
+    assert found.q.shape == (2, heads_maze.EVALUATIONS, *task.optimal.shape) and found.features.shape[-1] == 8
+    at_start = learner.values(learner.init(jax.random.fold_in(jax.random.key(0), 1), learner.hypers), task.obs * 1.0)
+    np.testing.assert_allclose(found.q[0], jnp.broadcast_to(at_start, found.q[0].shape), atol=1e-5)
+    moved = jnp.max(jnp.abs(jnp.diff(found.q[1], axis=0)), axis=(1, 2, 3))
+    assert (moved > 1e-4).all()  # each stretch learns
+
+
 # --- the command ---
 def run(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["value_heads", *words])
@@ -175,11 +197,14 @@ def run(monkeypatch, *words):
         ("--seeds=none", "neither a count"),
         ("--updates=7", "multiple of 5"),
         ("--updates=-5", "multiple of 5"),
+        ("--updates=5 --only=online", "multiple of 20"),
         ("--bins=5", "unknown option"),
     ],
 )
 def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, rates, word, said):
-    assert run(monkeypatch, word, "--only=plasticity" if "only" not in word else word, "--out", str(tmp_path)) == 2
+    assert (
+        run(monkeypatch, *word.split(), *([] if "only" in word else ["--only=plasticity"]), "--out", str(tmp_path)) == 2
+    )
     assert said in capsys.readouterr().err
     assert not list(tmp_path.rglob("summary.csv"))
 
@@ -204,6 +229,26 @@ def test_rates_are_the_best_of_the_table(tmp_path):
     table.write_text("\n".join(["key_id,problem,head,rate,seed,score", *lines[:-5]]))
     with pytest.raises(UserError, match="quantile"):
         heads_studies.rates(table)
+
+
+def test_tuning_some_studies_leaves_the_rows_of_others_alone(monkeypatch, tmp_path):
+    table = tmp_path / "tuning.csv"
+    before = [f"shifts-mse-0.01-{seed},shifts,mse,0.01,{seed},-0.000123" for seed in (1000, 1001)]
+    table.write_text("\n".join(["key_id,problem,head,rate,seed,score", *before, ""]))
+    trained = []
+
+    def train(arms, configs, used, seeds):
+        trained.append(arms[0].problem)
+        return {"score": np.array([[[0.0, rate + seed] for seed in seeds] for rate in used])}
+
+    monkeypatch.setattr(value_heads, "TUNING", table)
+    monkeypatch.setattr(value_heads, "train", train)
+    assert run(monkeypatch, "--tune", "--only=online", "--preset=smoke") == 0
+    assert trained == ["online"] * len(heads_studies.ALL)
+    lines = table.read_text().splitlines()
+    assert lines[1:3] == before
+    assert lines[3] == "online-mse-0.0003-1000,online,mse,0.0003,1000,1000.0003"
+    assert len(lines) == 3 + len(trained) * len(heads_studies.RATES) * len(value_heads.TUNING_SEEDS)
 
 
 def test_runs_are_bit_equal_found_again_and_drawn(monkeypatch, capsys, tmp_path, rates):

@@ -103,7 +103,8 @@ def make(
 
     def init(key: Key, hypers: Hypers, returns: Any) -> State:
         actor_key, critic_key = jax.random.split(key)
-        actor_weights, critic_weights = actor.init(actor_key), critics.init(critic_key)
+        support = head.support(returns)
+        actor_weights, critic_weights = actor.init(actor_key), critics.init(critic_key, support)
         critic_weights, norms = constraint.start(critic_weights, jax.random.fold_in(critic_key, 1))
         log_alpha = jnp.zeros(())
         return State(
@@ -114,7 +115,7 @@ def make(
             actor_opt=ADAM.init(actor_weights),
             critic_opt=ADAM.init(critic_weights),
             alpha_opt=ADAM.init(log_alpha),
-            support=head.support(returns),
+            support=support,
             hypers=jax.tree.map(jnp.float32, hypers),
             norms=norms,
         )

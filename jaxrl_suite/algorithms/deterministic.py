@@ -112,7 +112,8 @@ def make(spec: Spec, config: Config, kind: Callable[..., Any], idea: Idea) -> Al
 
     def init(key: Key, hypers: Any, data: Dataset) -> State:
         actor_key, critic_key = jax.random.split(key)
-        actor_weights, critic_weights = actor.init(actor_key), critics.init(critic_key)
+        support = head.support(data.mc_return)
+        actor_weights, critic_weights = actor.init(actor_key), critics.init(critic_key, support)
         return State(
             actor=actor_weights,
             critic=critic_weights,
@@ -120,7 +121,7 @@ def make(spec: Spec, config: Config, kind: Callable[..., Any], idea: Idea) -> Al
             target_critic=critic_weights,
             actor_opt=ADAM.init(actor_weights),
             critic_opt=ADAM.init(critic_weights),
-            support=head.support(data.mc_return),
+            support=support,
             hypers=jax.tree.map(jnp.float32, hypers),
         )
 

@@ -1,9 +1,7 @@
 """DQN: deep Q-learning with any value head, online, in a pure environment of discrete actions (Mnih et al. 2015,
 Nature 518, algorithm 1; as classification Farebrother et al. 2024, arXiv 2403.03950).
 
-    y = r + gamma d Q'(s', argmax_a Q'(s', a)),   loss = head(Q(s, a), y),   d = 1 - terminated
-
-Q' is a copy of Q that is renewed every `copy_every` updates. Actions are uniform with a probability epsilon that falls
+The update is that of `q_learning`. Actions are uniform with a probability epsilon that falls
 linearly from 1 to `epsilon`. Everything is inside one jitted program, so that seeds and step sizes run side by side.
 
 Deviations: several environments step together, then come envs / update_every updates; Adam in place of RMSProp, as in
@@ -19,12 +17,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from jaxrl_suite import buffer, nets
+from jaxrl_suite.algorithms import q_learning
 from jaxrl_suite.algorithms.head_options import HeadOptions
-from jaxrl_suite.algorithms.online import interact
+from jaxrl_suite.algorithms.online import interact, random_share
+from jaxrl_suite.algorithms.q_learning import Learner
 from jaxrl_suite.envs.autoreset import autoreset
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Array, Env, Key, Metrics, Transition, Tree
@@ -71,10 +70,7 @@ class Hypers:
 class State(NamedTuple):
     """The learner, its experience and where its environments stand."""
 
-    weights: Tree
-    target: Tree
-    adam: Tree
-    updates: Array  # [] gradient updates so far
+    learner: Learner
     replay: buffer.Buffer
     obs: Array  # [envs, obs_dim] what the next action is for
     env: Tree
@@ -93,11 +89,6 @@ class DQN(NamedTuple):
     values: Callable[[State, Array], Array]  # (state, obs [..., obs_dim]) -> Q [..., actions]
 
 
-def pick(logits: Array, action: Array) -> Array:
-    """The logits `[batch, size]` of one action each, out of `[batch, actions, size]`."""
-    return jnp.take_along_axis(logits, action[:, None, None], axis=1)[:, 0]
-
-
 def make(env: Env, config: Config) -> DQN:
     """DQN in `env`, whose actions are the whole numbers below its `action_dim`.
 
@@ -105,54 +96,32 @@ def make(env: Env, config: Config) -> DQN:
         UserError: sizes do not fit each other, or a head with bins has no support.
     """
     _check(config)
-    world, actions, head = autoreset(env), env.spec.action_dim, heads.make(config.value_head())
-    support, adam = head.support(None), optax.scale_by_adam()
+    world, actions = autoreset(env), env.spec.action_dim
     # Outputs begin near zero, so that no action is preferred before anything was learnt.
-    outputs = {"q": actions * head.size}
-    net = nets.mlp(env.spec.obs_dim, config.hidden, outputs, head_init=nets.fan_in_uniform(0.3))
-
-    def logits(weights: Tree, obs: Array) -> Array:
-        out = net.apply(weights, obs)["q"]
-        return out.reshape(*out.shape[:-1], actions, head.size)
+    outputs, near_zero = q_learning.outputs(actions, config.value_head()), nets.fan_in_uniform(0.3)
+    net = nets.mlp(env.spec.obs_dim, config.hidden, outputs, head_init=near_zero)
+    learning = q_learning.make(net, actions, config.value_head(), config.copy_every)
 
     def init(key: Key, hypers: Hypers) -> State:
         net_key, env_key, key = jax.random.split(key, 3)
-        weights = net.init(net_key)
         places, obs = jax.vmap(world.reset)(jax.random.split(env_key, config.envs))
         row = Transition(obs[0], jnp.int32(0), jnp.zeros(()), jnp.zeros(()), obs[0])
         replay, zero = buffer.empty(row, config.replay), jnp.int32(0)
         # Strongly typed, as a checkpoint brings them back: another type would compile the program again.
         hypers = jax.tree.map(jnp.float32, hypers)
-        return State(weights, weights, adam.init(weights), zero, replay, obs, places, zero, hypers, key)
-
-    def loss(weights: Tree, target: Tree, rows: Transition, gamma: Array) -> tuple[Array, Metrics]:
-        there = logits(target, rows.next_obs)
-        best = jnp.argmax(head.decode(there, support), axis=-1)
-        none = jnp.zeros_like(rows.reward)
-        goal = jax.lax.stop_gradient(head.target(rows.reward, gamma * rows.discount, pick(there, best), none, support))
-        found = pick(logits(weights, rows.obs), rows.action)
-        cost = jnp.mean(head.loss(found, goal, support))
-        q = jnp.mean(head.decode(found, support))
-        return cost, {"loss": cost, "q": q, **head.measure(found, goal, support)}
+        return State(learning.init(net_key), replay, obs, places, zero, hypers, key)
 
     def update(state: State, key: Key) -> tuple[State, Metrics]:
         rows = buffer.sample(state.replay, key, config.batch)
-        slope, metrics = jax.grad(loss, has_aux=True)(state.weights, state.target, rows, state.hypers.gamma)
-        change, moments = adam.update(slope, state.adam)
-        weights = jax.tree.map(lambda w, c: w - state.hypers.learning_rate * c, state.weights, change)
-        due = (state.updates + 1) % config.copy_every == 0
-        target = jax.tree.map(lambda new, old: jnp.where(due, new, old), weights, state.target)
-        return state._replace(weights=weights, target=target, adam=moments, updates=state.updates + 1), metrics
-
-    def random_share(state: State) -> Array:
-        done = jnp.clip((state.step - config.explore) / max(config.epsilon_steps, 1), 0.0, 1.0)
-        return 1.0 + done * (state.hypers.epsilon - 1.0)
+        learner, metrics = learning.update(state.learner, rows, 1.0, state.hypers)
+        return state._replace(learner=learner), metrics
 
     def act(state: State, key: Key) -> State:
         def policy(obs: Array, key: Key) -> Array:
             chance_key, action_key = jax.random.split(key)
             anything = jax.random.randint(action_key, (config.envs,), 0, actions)
-            random = jax.random.uniform(chance_key, (config.envs,)) < random_share(state)
+            share = random_share(state.step, config.explore, config.epsilon_steps, state.hypers.epsilon)
+            random = jax.random.uniform(chance_key, (config.envs,)) < share
             return jnp.where(random, anything, jnp.argmax(values(state, obs), axis=-1)).astype(jnp.int32)
 
         return interact(world, state, policy, key)
@@ -169,7 +138,7 @@ def make(env: Env, config: Config) -> DQN:
         return state, jax.tree.map(jnp.mean, metrics)
 
     def values(state: State, obs: Array) -> Array:
-        return head.decode(logits(state.weights, obs), support)
+        return learning.values(state.learner, obs)
 
     return DQN(Hypers(config.gamma, config.learning_rate, config.epsilon), init, explore, tick, values)
 

@@ -92,7 +92,7 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
         extra = idea.prepare(model, params, data, jax.random.fold_in(agent_key, 1))
         return State(ac.init(agent_key, hypers, data.mc_return), params, buffer.empty(row, capacity), key, extra)
 
-    def dream(state: State, data: Dataset, key: Key) -> buffer.Buffer:
+    def dream(state: State, data: Dataset, key: Key) -> tuple[buffer.Buffer, Metrics]:
         """Branch `rollouts` rollouts of `horizon` steps from states of the data, and insert them."""
         start_key, rollout_key = jax.random.split(key)
         rows = buffer.share(buffer.draw(data, start_key, config.rollouts))
@@ -106,8 +106,9 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
             config.horizon,
             rollout_key,
         )
+        rollout, noted = idea.amend(model, state, rollout, valid, jax.random.fold_in(rollout_key, 1))
         flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rollout)
-        return buffer.insert(state.imagined, flat, valid.reshape(-1))
+        return buffer.insert(state.imagined, flat, valid.reshape(-1)), noted
 
     def mixed_batch(imagined: buffer.Buffer, data: Dataset, key: Key) -> Transition:
         real_key, imagined_key = jax.random.split(key)
@@ -117,7 +118,8 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
     def update(state: State, data: Dataset) -> tuple[State, Metrics]:
         key, dream_key, learn_key = jax.random.split(state.key, 3)
         state, adapted = idea.adapt(model, state, data, jax.random.fold_in(dream_key, 1))
-        state = state._replace(imagined=dream(state, data, dream_key), key=key)
+        imagined, noted = dream(state, data, dream_key)
+        state = state._replace(imagined=imagined, key=key)
 
         def learn(agent: AgentState, key: Key) -> tuple[AgentState, Metrics]:
             batch_key, update_key = jax.random.split(key)
@@ -127,7 +129,7 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
             return agent, {**metrics, **idea.measure(*seen)}
 
         agent, metrics = jax.lax.scan(learn, state.agent, jax.random.split(learn_key, period))
-        metrics = {**jax.tree.map(jnp.mean, metrics), **adapted}
+        metrics = {**jax.tree.map(jnp.mean, metrics), **adapted, **noted}
         return state._replace(agent=agent), {**metrics, "imagined_rows": state.imagined.size.astype(jnp.float32)}
 
     def q_value(state: State, obs: Array, action: Array) -> Array:

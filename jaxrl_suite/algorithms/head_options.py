@@ -19,7 +19,9 @@ class HeadOptions:
     """Width of HL-Gauss's Gaussian, in bins."""
     support: str = field(default="auto", metadata={"later": True})
     """Values that a head's bins cover: auto, the data set's returns with padding, or LO,HI."""
+    initial_value: str = field(default="middle", metadata={"later": True})
+    """Value that critics with bins begin at: middle, of the support, or a number, such as 0."""
 
     def value_head(self) -> HeadConfig:
         """The part that shapes the value head."""
-        return HeadConfig(self.head, self.bins, self.sigma_ratio, self.support)
+        return HeadConfig(self.head, self.bins, self.sigma_ratio, self.support, self.initial_value)

@@ -9,7 +9,7 @@ import jax
 
 from jaxrl_suite import buffer
 from jaxrl_suite.algorithms.actor_critic import State as AgentState
-from jaxrl_suite.types import Dataset, Key, Metrics, Params, Transition, Tree, WorldModel
+from jaxrl_suite.types import Array, Dataset, Key, Metrics, Params, Transition, Tree, WorldModel
 
 
 class State(NamedTuple):
@@ -33,6 +33,10 @@ class Idea(NamedTuple):
     adapt: Callable[[WorldModel, State, Dataset, Key], tuple[State, Metrics]] = lambda model, state, data, key: (
         state,
         {},
+    )
+    # (model, State, rollouts, valid, key) -> rollouts, metrics; leaves [horizon, rollouts, ...], before they are stored
+    amend: Callable[[WorldModel, State, Transition, Array, Key], tuple[Transition, Metrics]] = (
+        lambda model, state, rollout, valid, key: (rollout, {})
     )
     # (model, State, batch, key) -> the batch that an update is given; its first `config.real` rows are real
     relabel: Callable[[WorldModel, State, Transition, Key], Transition] = lambda model, state, batch, key: batch
@@ -73,6 +77,16 @@ def together(*ideas: Idea) -> Idea:
             state, metrics = after._replace(extra=extra), {**metrics, **more}
         return state, metrics
 
+    def amend(
+        model: WorldModel, state: State, rollout: Transition, valid: Array, key: Key
+    ) -> tuple[Transition, Metrics]:
+        keys = jax.random.split(key, len(ideas))
+        metrics: Metrics = {}
+        for index, idea in enumerate(ideas):
+            rollout, more = idea.amend(model, own(state, index), rollout, valid, keys[index])
+            metrics |= more
+        return rollout, metrics
+
     def relabel(model: WorldModel, state: State, batch: Transition, key: Key) -> Transition:
         keys = jax.random.split(key, len(ideas))
         for index, idea in enumerate(ideas):
@@ -86,4 +100,4 @@ def together(*ideas: Idea) -> Idea:
             metrics |= idea.measure(model, own(state, index), batch, keys[index])
         return metrics
 
-    return Idea(transform, prepare, adapt, relabel, measure)
+    return Idea(transform, prepare, adapt, amend, relabel, measure)

@@ -142,10 +142,11 @@ def make(spec: Spec, config: Config) -> Algorithm:
     def init(key: Key, hypers: Hypers, data: Dataset) -> State:
         actor_key, critic_key, value_key = jax.random.split(key, 3)
         actor = {"mean": policy.init(actor_key), "log_std": jnp.zeros(spec.action_dim)}
-        critic, value = critics.init(critic_key), v.init(value_key)
+        support = head.support(data.mc_return)
+        critic, value = critics.init(critic_key, support), v.init(value_key)
         scale = reward_scale(data, spec.horizon) if config.scale_rewards else jnp.ones(())
         opts = ADAM.init(actor), ADAM.init(critic), ADAM.init(value)
-        support = jax.tree.map(lambda end: scale * end, head.support(data.mc_return))
+        support = jax.tree.map(lambda end: scale * end, support)
         return State(actor, critic, critic, value, *opts, support, scale, jax.tree.map(jnp.float32, hypers))
 
     def value_loss(weights: Tree, state: State, obs: Array, q: Array) -> Array:

@@ -17,7 +17,7 @@ BIAS = nets.constant(0.1)
 class Critics(NamedTuple):
     """N critics as functions of (weights, observations `[batch, .]`, actions `[batch, .]`)."""
 
-    init: Callable[[Key], Tree]
+    init: Callable[[Key, Tree], Tree]  # (key, support) -> weights
     logits: Callable[[Tree, Array, Array], Array]  # (weights, obs, action) -> [critics, batch, size]
     values: Callable[[Tree, Tree, Array, Array], Array]  # (weights, support, obs, action) -> [critics, batch]
     # (weights, support, obs, action) -> logits, and the values' gradients by the action [critics, batch, action_dim]
@@ -85,4 +85,11 @@ def critics(
             lambda action: logits(weights, obs, action), lambda logits: head.decode(logits, support), action, number
         )
 
-    return Critics(every.init, logits, values, with_gradients)
+    def init(key: Key, support: Tree) -> Tree:
+        weights = every.init(key)
+        if head.initial_bias is None:
+            return weights
+        last = weights[slopes.HEAD]
+        return {**weights, slopes.HEAD: {**last, "bias": last["bias"] + head.initial_bias(support)}}
+
+    return Critics(init, logits, values, with_gradients)

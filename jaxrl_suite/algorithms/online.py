@@ -22,6 +22,12 @@ def truncated_linear(at: Array, between: tuple[int, int], ends: tuple[int, int])
     return jnp.clip(line, min(ends), max(ends)).astype(jnp.int32)
 
 
+def random_share(step: Array, explore: int, steps: int, last: Any) -> Array:
+    """The probability of a random action: 1 for `explore` steps, then falling linearly to `last` over `steps`."""
+    done = jnp.clip((step - explore) / max(steps, 1), 0.0, 1.0)
+    return 1.0 + done * (last - 1.0)
+
+
 def interact(world: Env, state: Any, policy: Callable[[Array, Key], Array], key: Key) -> Any:
     """One step of every environment of a state that has obs `[envs, .]`, env, replay and step; the replay gets it."""
     act_key, step_key = jax.random.split(key)

@@ -7,11 +7,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
-import envpool
 import numpy as np
 
+from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Timestep
+
+
+def library() -> Any:
+    """The package envpool, asked for when the first pool is made.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import envpool
+    except ImportError as error:
+        raise UserError(
+            f"environments on the host need envpool ({error}); install it: pip install 'envpool>=1.2'"
+        ) from error
+    return envpool
 
 
 class Pool:
@@ -19,7 +35,7 @@ class Pool:
 
     def __init__(self, name: str, seeds: Sequence[int]) -> None:
         """Environment i is seeded by `seeds[i]` alone, so that its episodes do not depend on its neighbours."""
-        self._envs = envpool.make_gymnasium(
+        self._envs = library().make_gymnasium(
             name, num_envs=len(seeds), seed=[int(s) for s in seeds], num_threads=min(len(seeds), os.cpu_count() or 1)
         )
         self._ended = np.zeros(len(seeds), bool)

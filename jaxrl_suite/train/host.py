@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from jaxrl_suite.envs import atari
 from jaxrl_suite.envs.pool import Pool
 from jaxrl_suite.types import Timestep
 
@@ -22,19 +23,20 @@ class Host:
     def __init__(self, name: str, seeds: Sequence[int], envs: int) -> None:
         """Environment i of a member depends on (its seed, i) alone."""
         self._shape = (len(seeds), envs)
-        self._pool = Pool(name, [env_seed(seed, 0, i) for seed in seeds for i in range(envs)])
+        open_pool = atari.Atari if atari.is_game(name) else Pool
+        self._pool = open_pool(name, [env_seed(seed, 0, i) for seed in seeds for i in range(envs)])
         self.first_obs = self._members(self._pool.reset())
 
     def _members(self, rows: np.ndarray) -> np.ndarray:
         return rows.reshape(self._shape + rows.shape[1:])
 
     def step(self, action: np.ndarray) -> Timestep:
-        """`action` `[population, envs, action_dim]` -> Timestep with leaves `[population, envs, ...]`."""
-        timestep = self._pool.step(action.reshape(-1, action.shape[-1]))
+        """`action` `[population, envs, ...]` -> Timestep with leaves `[population, envs, ...]`."""
+        timestep = self._pool.step(action.reshape(-1, *action.shape[2:]))
         return jax.tree.map(self._members, timestep)
 
     def replay(self, actions: np.ndarray) -> None:
-        """Bring fresh environments to where `actions` `[population, ticks, envs, action_dim]` left them."""
+        """Bring fresh environments to where `actions` `[population, ticks, envs, ...]` left them."""
         for tick in range(actions.shape[1]):
             self.step(actions[:, tick])
 

@@ -58,11 +58,21 @@ def replay(name: str, seed: int, actions: np.ndarray, rows: int | None = None) -
     return arrays if rows is None else thin(arrays, ticks, rows)
 
 
-def recall(taken: Transition, envs: int, rows: int | None = None) -> Arrays:
-    """The experience of one learner in pure environments, from its replay buffer `[ticks * envs, ...]`, all of it.
+def recall(taken: Transition, envs: int, ticks: int, rows: int | None = None) -> Arrays:
+    """The experience of one learner in pure environments, from the rows `[ticks * envs, ...]` of its replay buffer.
 
     An episode ends where the next row of the same environment does not go on from there. `rows` as for `replay`.
+
+    Raises:
+        UserError: the buffer holds less than what the learner did: new rows took the place of old ones.
     """
+    held = len(taken.reward)
+    if held != ticks * envs:
+        # Rows of a ring that has come round are out of their order, too.
+        raise UserError(
+            f"the replay buffer holds {held:,} of the {ticks * envs:,} rows of this learner; train it with one that "
+            "holds all of them"
+        )
     obs, action, reward, discount, after = (np.asarray(x).reshape(-1, envs, *x.shape[1:]) for x in taken)
     ended = np.ones(reward.shape, bool)
     ended[:-1] = (after[:-1] != obs[1:]).any(-1)

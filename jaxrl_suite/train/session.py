@@ -116,7 +116,7 @@ def summary_rows(
     for index, ((seed, variant), run_config) in enumerate(zip(population, run_configs, strict=True)):
         mine = evals[(evals["seed"] == seed) & (evals["settings"] == variant.settings)]
         last = mine.iloc[-1]
-        best = mine.iloc[int(np.argmax(mine["return_mean"]))]
+        best = mine.iloc[int(np.argmax(mine["return_mean"].fillna(-np.inf).to_numpy()))]  # all may be NaN
         rows.append(
             {
                 "experiment": run_config["experiment"],

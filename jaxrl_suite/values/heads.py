@@ -23,7 +23,7 @@ two_hot_symexp: at the mean of its atoms).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -47,6 +47,8 @@ class HeadConfig:
     """Width of HL-Gauss's Gaussian, in bins."""
     support: str = supports.AUTO
     """Range of values: auto, from the data set's returns, or LO,HI."""
+    initial_value: str = supports.MIDDLE
+    """Value that an untrained head with bins stands for: middle, of the support, or a number."""
 
 
 class Projected(NamedTuple):
@@ -99,7 +101,14 @@ def histogram(
         loss=loss,
         average=_mixture,
         measure=measure,
+        initial_bias=_initial_bias(config, points),
     )
+
+
+def _initial_bias(config: HeadConfig, points: Callable[[Support, int], Array]) -> Callable[[Support], Array] | None:
+    """Support -> logits of the flattest distribution with the value to begin at; None for the middle."""
+    value = supports.parse_value(config.initial_value)
+    return None if value is None else lambda support: projections.tilt(points(support, config.bins), value)
 
 
 def _number(decode: Callable[[Array, Tree], Array]) -> Callable[..., Array]:
@@ -212,6 +221,7 @@ def quantile(config: HeadConfig) -> ValueHead:
 # --- Behind symlog ---
 def symlog(head: ValueHead, config: HeadConfig) -> ValueHead:
     """`head` on the scale of symlog. Its support stays on the scale of values, and is padded on that of symlog."""
+    initial_bias = head.initial_bias
     small = lambda tree: jax.tree.map(projections.symlog, tree)  # noqa: E731
 
     def support(stats: Any) -> Tree:
@@ -228,7 +238,16 @@ def symlog(head: ValueHead, config: HeadConfig) -> ValueHead:
         target=_number(decode),
         loss=lambda logits, target, support: head.loss(logits, small(target), small(support)),
         measure=lambda logits, target, support: head.measure(logits, small(target), small(support)),
+        initial_bias=initial_bias and (lambda support: initial_bias(small(support))),
     )
+
+
+def _small(config: HeadConfig) -> HeadConfig:
+    """The config of a head that will stand behind symlog."""
+    value = supports.parse_value(config.initial_value)
+    if value is None:
+        return config
+    return replace(config, initial_value=str(float(projections.symlog(jnp.float32(value)))))
 
 
 HEADS: dict[str, Callable[[HeadConfig], ValueHead]] = {
@@ -239,8 +258,8 @@ HEADS: dict[str, Callable[[HeadConfig], ValueHead]] = {
     "c51": c51,
     "quantile": quantile,
     "two_hot_symexp": two_hot_symexp,
-    "symlog": lambda config: symlog(two_hot(config), config),
-    "symlog_hl_gauss": lambda config: symlog(hl_gauss(config), config),
+    "symlog": lambda config: symlog(two_hot(_small(config)), config),
+    "symlog_hl_gauss": lambda config: symlog(hl_gauss(_small(config)), config),
     "symlog_mse": lambda config: symlog(mse(), config),
 }
 WITHOUT_SUPPORT = ("mse", "symlog_mse", "quantile")
@@ -257,7 +276,7 @@ def make(config: HeadConfig | str) -> ValueHead:
         raise unknown("value head", config.name, HEADS)
     if config.bins < 2:
         raise UserError(f"{_bins(config)} can hold no two values; give at least 2, such as 101")
-    supports.parse(config.support)
+    supports.check_value(config.initial_value, config.support, config.name in WITHOUT_SUPPORT)
     return HEADS[config.name](config)
 
 

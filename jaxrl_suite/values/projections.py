@@ -112,6 +112,23 @@ def mean(logits: Array, points: Array) -> Array:
     return jnp.sum(mass * points, axis=-1) / jnp.sum(mass, axis=-1)
 
 
+def tilt(points: Array, value: Array | float) -> Array:
+    """Logits `[bins]`, linear in the rising `points` `[bins]`, whose mean is `value`: of all distributions with that
+    mean the one of the greatest entropy. A value at or beyond the outer points is moved inwards by a thousandth."""
+    place = (points - points[0]) / (points[-1] - points[0])
+    goal = jnp.clip((value - points[0]) / (points[-1] - points[0]), 1e-3, 1.0 - 1e-3)
+
+    def halve(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        low, high = ends
+        slope = (low + high) / 2.0
+        above = mean(slope * place, place) > goal
+        return (jnp.where(above, low, slope), jnp.where(above, slope, high)), None
+
+    steepest = jnp.float32(1e6)  # the finest atoms lie next to each other around zero, far from the ends
+    (low, high), _ = jax.lax.scan(halve, (-steepest, steepest), length=60)
+    return (low + high) / 2.0 * place
+
+
 def cross_entropy(logits: Array, probs: Array) -> Array:
     """-sum p log softmax(logits), `[...]`; its gradient by a logit is softmax - p."""
     return -jnp.sum(probs * log_softmax(logits), axis=-1)

@@ -24,7 +24,7 @@ from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Array
 from jaxrl_suite.values.projections import Support
 
-AUTO = "auto"
+AUTO, MIDDLE = "auto", "middle"
 CLIPPED = 0.05  # share of clipped targets from which on a run complains
 
 
@@ -55,6 +55,38 @@ def parse(text: str) -> tuple[float, float] | None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UserError(f"--support={text} encloses no value; give finite numbers LO,HI with LO below HI")
     return low, high
+
+
+def parse_value(text: str) -> float | None:
+    """The number that an untrained head begins at; None for the middle of its support.
+
+    Raises:
+        UserError: neither.
+    """
+    if text == MIDDLE:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"--initial-value={text} is neither middle nor a number, such as 0")
+    return value
+
+
+def check_value(text: str, support: str, without: bool) -> None:
+    """Refuse a value to begin at that cannot be; `without`: the head has no support.
+
+    Raises:
+        UserError: it, or the support, cannot be read; it lies outside of given ends; or nothing can be made of it.
+    """
+    value, ends = parse_value(text), parse(support)
+    if value is None:
+        return
+    if without:
+        raise UserError(f"--initial-value={text} is for heads with bins; this one begins near 0: leave the option out")
+    if ends and not ends[0] < value < ends[1]:
+        raise UserError(f"--initial-value={text} does not lie between the ends of --support={support}")
 
 
 def of(text: str, geometry: Geometry, option: str) -> Callable[[Any], Support]:
