@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +50,7 @@ def _dots(axes: Axes, place: float, values: np.ndarray, head: str) -> None:
         axes.errorbar(place + WIDTH / 3, found.estimate, yerr=error, fmt="D", capsize=3, markersize=4, **look)
 
 
-def _look(head: str) -> dict[str, str]:
+def _look(head: str) -> dict[str, Any]:
     """Colour and filling: open where only the first value differs."""
     return {"color": HEADS["hl_gauss"], "mfc": "white"} if head == ZERO else {"color": HEADS[head]}
 
