@@ -80,8 +80,8 @@ def _values(axes: Axes, rows: pd.DataFrame) -> None:
         true = float(mine["mc_last"].mean())
         axes.plot([at - 0.3, at + 0.3], [true, true], color=GREY, linewidth=1.4)
     axes.plot([], [], color=GREY, label="discounted return that followed")
-    names = {**NAMES, ZERO: f"{NAMES['hl_gauss']} begun at 0"}
-    axes.set_xticks(range(len(heads)), [names[head].replace(" ", "\n") for head in heads], fontsize=8)
+    names = {**NAMES, ZERO: "begun at 0"}
+    axes.set_xticks(range(len(heads)), [names[head].replace(" ", "\n", 1) for head in heads], fontsize=7)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("IQL: Q at the starts")
     axes.legend(frameon=False, fontsize=8)
