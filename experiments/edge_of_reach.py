@@ -7,9 +7,10 @@ episode), ensemble (the least of ten critics), diversity (of two), critics (N ag
 distance against the rollouts' length). The same command resumes what was stopped, and prints what has finished.
 
 Elsewhere (pendulum; hopper, halfcheetah, walker2d with the extra `mujoco`) offline algorithms learn from the bundled
-data in a learned world and in the true one: methods, horizons (rollouts of other lengths), accuracy (worlds between a
-random model, the learned one and the true one), critics (N against eta in the true one). Those runs are
-`experiments.offline_mbrl`'s own.
+data in a learned world and in the true one: methods, patches (of targets at the ends of rollouts, in the true one, by
+Monte-Carlo values), penalties (more methods of dynamics uncertainty in the true one), horizons (rollouts of other
+lengths; on pendulum up to whole episodes), accuracy (worlds between a random model, the learned one and the true one),
+critics (N against eta in the true one). Those runs are `experiments.offline_mbrl`'s own.
 
 Rows per seed go to <out>/edge_of_reach/summary.csv, the box's critics by reach to shells.csv and paths of its final
 policies to paths.csv beside it; returns and Q-values over training to each run's eval.csv.
@@ -58,7 +59,7 @@ class Options:
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large networks, an accelerator)."""
     only: str = ""
     """Make only these studies, with commas between; by default all of the world: in the box methods, horizons,
-    ensemble, diversity, critics, rewards; elsewhere methods, horizons, accuracy, critics."""
+    ensemble, diversity, critics, rewards; elsewhere methods, patches, penalties, horizons, accuracy, critics."""
     methods: str = ""
     """In the box, train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the
     settings below."""
@@ -192,7 +193,7 @@ def run_task(chosen: Options, console: Console) -> int:
             raise UserError(f"--{name} is for --world={WORLD}; with --world={chosen.world} choose studies with --only")
     if chosen.episodes < 0:
         raise UserError(f"--episodes={chosen.episodes}: give a positive whole number")
-    wanted = edge_tasks.chosen(chosen.only)
+    wanted = edge_tasks.chosen(chosen.world, chosen.only)
     if chosen.publish and chosen.updates:
         raise UserError("--publish is for whole studies; leave out --updates")
     seeds = chosen.seeds or str(1 if chosen.preset == "smoke" else edge_tasks.SEEDS)

@@ -25,6 +25,8 @@ QUICK: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "pendulum": {"updates": 10_000, "gamma": 0.95, "actor_lr": 2e-3, "critic_lr": 2e-3},
 }
+# MOBILE bounds its targets by 0 from below, which no value of the pendulum reaches.
+OF_ALGO: dict[tuple[str, str], dict[str, Any]] = {("pendulum", "mobile"): {"target_min": None}}
 ACCURACIES = (-1.0, -0.5, 0.5)  # from a random model (-1) to half way to the truth; 0 and 1 are the methods' own worlds
 HORIZONS = (1, 20)
 CRITICS, DIVERSITIES = (2, 5, 10), (0.0, 1.0, 10.0)
@@ -43,6 +45,12 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
         *(Arm(algo, {}) for algo in ("mbpo", "ravl", "mopo")),
         *(Arm(algo, TRUE) for algo in ("mbpo", "ravl", "combo")),
     ),
+    "patches": (
+        Arm("mbpo", TRUE),
+        *(Arm("mbpo", {**TRUE, "patch": patch}) for patch in ("edge", "random")),
+        Arm("ravl", TRUE),
+    ),
+    "penalties": tuple(Arm(algo, TRUE) for algo in ("morel", "mobile", "rambo")),
     "horizons": tuple(Arm("mbpo", {**TRUE, "horizon": horizon}) for horizon in HORIZONS),
     "accuracy": tuple(
         Arm(algo, {"world": "interpolate", "accuracy": accuracy})
@@ -55,6 +63,15 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
         for diversity in DIVERSITIES
     ),
 }
+# Whole episodes, from as few starts as leave as many rows per refresh as five steps from a thousand.
+WHOLE: dict[str, dict[str, tuple[Arm, ...]]] = {
+    "pendulum": {"horizons": (Arm("mbpo", {**TRUE, "horizon": 200, "rollouts": 25}),)}
+}
+
+
+def of_task(task: str) -> dict[str, tuple[Arm, ...]]:
+    """The studies of a task."""
+    return {name: (*arms, *WHOLE.get(task, {}).get(name, ())) for name, arms in STUDIES.items()}
 
 
 def dataset_of(task: str) -> str:
@@ -73,14 +90,15 @@ def needed(task: str, arm: Arm, preset: str = "quick", updates: int = 0) -> Need
         raise unknown("preset", preset, entry.presets)
     before = registry.preset(entry, preset, dataset_of(task))
     quick = {**QUICK, **OWN.get(task, {})} if preset == "quick" else {}
+    quick |= OF_ALGO.get((task, arm.algo), {})
     changes = {**quick, **({"updates": updates} if updates else {}), **arm.changes}
     config = replace(before, **changes)
     text = settings.differences(settings.fields(config), settings.fields(before))
     return Needed(arm.algo, dataset_of(task), text)
 
 
-def chosen(only: str) -> dict[str, tuple[Arm, ...]]:
-    """The studies of these names; all without any.
+def chosen(task: str, only: str) -> dict[str, tuple[Arm, ...]]:
+    """The studies of a task of these names; all without any.
 
     Raises:
         UserError: an unknown study.
@@ -89,4 +107,4 @@ def chosen(only: str) -> dict[str, tuple[Arm, ...]]:
     for name in names:
         if name not in STUDIES:
             raise unknown("study", name, STUDIES)
-    return {name: STUDIES[name] for name in names}
+    return {name: of_task(task)[name] for name in names}

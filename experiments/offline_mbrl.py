@@ -2,12 +2,14 @@
 
 The same command again resumes a run that was stopped, and prints the table of one that has finished. A run directory
 holds config.json, provenance.json, metrics.jsonl, eval.csv, checkpoints and a figure; rows per seed go to
-<out>/offline_mbrl/summary.csv. With --diagnose diagnosis.csv stands beside them: a row per member.
+<out>/offline_mbrl/summary.csv. With --diagnose diagnosis.csv stands in the run directory: a row per member and
+evaluation (of the last one only, where a run is asked afterwards, or was made by several processes).
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -260,6 +262,9 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
                 devices=devices,
                 sinks=sinks.parse(shared.log) if leads else (),
             )
+            if shared.diagnose and devices.processes == 1:
+                ask = edge_probes.asker(built.algorithm, spec, config, dataset)
+                job = replace(job, observe=edge_probes.observer(ask, job.members, directory.path))
             if leads:
                 sittings.begin(directory.path, devices.layout())
             outcome = loop.run(job, directory, display)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from experiments import curves
 from experiments.lipschitz_arms import EXPERIMENT, MECHANISMS, MODEL_FREE, MODELS, Arm, text
@@ -28,11 +29,14 @@ MARKERS = {
     "sac": "x",
     "sac-utd": "+",
 }
+STYLES = {"sac": ":", "sac-utd": "-."}
 PER_STEP = {
-    "operations of training per seed": lambda row, arm: per_step(
-        envs.spec(row["dataset"]), arm.config(row["dataset"], row["preset"])
+    "10\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO} operations of training per seed": lambda row, arm: (
+        per_step(envs.spec(row["dataset"]), arm.config(row["dataset"], row["preset"])) / 1e12
     ),
-    "seconds of training per seed": lambda row, arm: row["seconds_seed"] / (row["env_steps"] - row["explore"]),
+    "seconds of training per seed (on a shared machine)": lambda row, arm: (
+        row["seconds_seed"] / (row["env_steps"] - row["explore"])
+    ),
 }
 NAMES = {name: name.replace("-", ", ") for name in MODELS} | {"sac": "SAC", "sac-utd": "SAC, as many updates"}
 
@@ -63,8 +67,8 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
     for axes, model in zip(panels, models, strict=True):
         for mechanism, mine in rows[rows["algo"] == model].groupby("mechanism", sort=False):
             _curve(axes, mine, known, COLOURS[str(mechanism)], "-", str(mechanism))
-        for (name, mine), style in zip(free.groupby("algo"), (":", "--"), strict=False):
-            _curve(axes, mine, known, PURPLE, style, NAMES[str(name)])
+        for name, mine in free.groupby("algo"):
+            _curve(axes, mine, known, PURPLE, STYLES[str(name)], NAMES[str(name)])
         axes.set_title(NAMES[model])
         axes.set_xlabel("environment steps")
     panels[0].set_ylabel("return")
@@ -108,6 +112,7 @@ def _pareto(rows: pd.DataFrame, known: dict) -> Figure:
                 if str(name) in MODEL_FREE or str(name).startswith(kind):
                     _spent(axes, mine, known, cost, Arm(str(name), str(mechanism)))
             axes.set(xscale="log", xlabel=label, title=f"{kind} models")
+            _plain(axes.xaxis, (1.0, 3.0))
         across[0].set_ylabel("return")
     hues = [Line2D([], [], color=COLOURS[name], label=name) for name in COLOURS]
     lines = [
@@ -125,7 +130,7 @@ def _spent(axes: Axes, rows: pd.DataFrame, known: dict, cost: Callable[[pd.Serie
     values, trained = _evaluations(rows, known)
     if not trained.size:
         return
-    style = {"sac": ":", "sac-utd": "-."}.get(arm.model, "-" if arm.model.endswith("single") else "--")
+    style = STYLES.get(arm.model, "-" if arm.model.endswith("single") else "--")
     colour = COLOURS[arm.mechanism] if arm.needs_model else PURPLE
     spent = trained * np.mean([cost(row, arm) for _, row in rows.iterrows()])
     axes.plot(spent, values.mean(axis=0), color=colour, linestyle=style, linewidth=1.2)
@@ -148,11 +153,18 @@ def _arms(rows: pd.DataFrame) -> Figure:
     model.set(yscale="log", ylabel="model error |s' - s^|")
     model.set_xticks(range(len(ticks)), [NAMES[name].replace(", ", "\n") for name in ticks], fontsize=7)
     for axis in (error.xaxis, error.yaxis, time.xaxis, model.yaxis):
-        axis.set_minor_formatter(NullFormatter())
+        _plain(axis, (1.0, 2.0, 5.0))
     marks = [Line2D([], [], color="k", marker=MARKERS[n], linestyle="", label=NAMES[n]) for n in MARKERS]
     hues = [Line2D([], [], color=COLOURS[n], marker="o", linestyle="", label=n) for n in COLOURS]
     figure.legend(handles=[*marks, *hues], loc="outside lower center", ncols=5, frameon=False, fontsize=7)
     return figure
+
+
+def _plain(axis: Axis, parts: tuple[float, ...]) -> None:
+    """Plain numbers at these parts of every decade, none between."""
+    axis.set_major_locator(LogLocator(subs=parts))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _shift(mine: pd.DataFrame) -> float:

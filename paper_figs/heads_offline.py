@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,8 @@ from jaxrl_suite.report import mean_interval
 from paper_figs.style import GREY
 from paper_figs.value_heads import HEADS, NAMES
 
-SHOWN = ("mse", "two_hot", "c51", "hl_gauss", "one_sided")
+ZERO = "hl_gauss, begun at 0"
+SHOWN = ("mse", "two_hot", "c51", "hl_gauss", ZERO, "one_sided")
 WIDTH = 0.16
 
 
@@ -26,7 +28,7 @@ def draw(results: Path) -> dict[str, Figure]:
     algos = [algo for algo in SMALLER if len(_of(rows, algo, "hl_gauss"))]
     if not algos:
         return {}
-    figure = Figure(figsize=(8.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(max(2, len(algos)), 2))
     _scores(left, rows, algos)
     _values(right, rows)
@@ -35,18 +37,22 @@ def draw(results: Path) -> dict[str, Figure]:
 
 
 def _of(rows: pd.DataFrame, algo: str, head: str) -> pd.DataFrame:
-    needed = runs(algo, head)
+    needed = runs(algo, "hl_gauss", "0") if head == ZERO else runs(algo, head)
     return rows[(rows["algo"] == algo) & (rows["settings"] == needed.settings)]
 
 
 def _dots(axes: Axes, place: float, values: np.ndarray, head: str) -> None:
-    axes.plot(np.full(len(values), place), values, "o", color=HEADS[head], alpha=0.45, markersize=4)
+    look = _look(head)
+    axes.plot(np.full(len(values), place), values, "o", color=look["color"], alpha=0.45, markersize=4)
     found = mean_interval(values)
     if found.bounded:
         error = [[found.estimate - found.low], [found.high - found.estimate]]
-        axes.errorbar(
-            place + WIDTH / 3, found.estimate, yerr=error, fmt="D", color=HEADS[head], capsize=3, markersize=4
-        )
+        axes.errorbar(place + WIDTH / 3, found.estimate, yerr=error, fmt="D", capsize=3, markersize=4, **look)
+
+
+def _look(head: str) -> dict[str, Any]:
+    """Colour and filling: open where only the first value differs."""
+    return {"color": HEADS["hl_gauss"], "mfc": "white"} if head == ZERO else {"color": HEADS[head]}
 
 
 def _scores(axes: Axes, rows: pd.DataFrame, algos: list[str]) -> None:
@@ -57,7 +63,8 @@ def _scores(axes: Axes, rows: pd.DataFrame, algos: list[str]) -> None:
             _dots(axes, place, _of(rows, algo, head)["score_last"].to_numpy(float), head)
     for head in SHOWN:
         if any(len(_of(rows, algo, head)) for algo in algos):
-            axes.plot([], [], "D", color=HEADS[head], label=NAMES[head])
+            name = f"{NAMES['hl_gauss']}, begun at 0" if head == ZERO else NAMES[head]
+            axes.plot([], [], "D", markersize=4, label=name, **_look(head))
     axes.set_xticks(range(len(algos)), algos)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("last score (0 random, 100 expert)")
@@ -66,14 +73,15 @@ def _scores(axes: Axes, rows: pd.DataFrame, algos: list[str]) -> None:
 
 def _values(axes: Axes, rows: pd.DataFrame) -> None:
     """What IQL's critics promise at the starts, and what followed."""
-    heads = [head for head in ("mse", "hl_gauss", "one_sided") if len(_of(rows, "iql", head))]
+    heads = [head for head in ("mse", "hl_gauss", ZERO, "one_sided") if len(_of(rows, "iql", head))]
     for at, head in enumerate(heads):
         mine = _of(rows, "iql", head)
         _dots(axes, at, mine["q_last"].to_numpy(float), head)
         true = float(mine["mc_last"].mean())
         axes.plot([at - 0.3, at + 0.3], [true, true], color=GREY, linewidth=1.4)
     axes.plot([], [], color=GREY, label="discounted return that followed")
-    axes.set_xticks(range(len(heads)), [NAMES[head].replace(" ", "\n") for head in heads])
+    names = {**NAMES, ZERO: f"{NAMES['hl_gauss']} begun at 0"}
+    axes.set_xticks(range(len(heads)), [names[head].replace(" ", "\n") for head in heads], fontsize=8)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("IQL: Q at the starts")
     axes.legend(frameon=False, fontsize=8)

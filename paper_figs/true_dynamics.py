@@ -1,5 +1,6 @@
 """Learned worlds and the true one on recorded data: what training does in them, what accuracy and length change, what
-critics and model say where rollouts end, and the number of critics against their diversity."""
+critics and model say where rollouts end, true values put in there, what penalties of the model are worth where it makes
+no error, and the number of critics against their diversity."""
 
 from __future__ import annotations
 
@@ -10,15 +11,23 @@ from matplotlib.figure import Figure
 
 from experiments import curves, edge_tasks
 from experiments.box_studies import EXPERIMENT, WORLD
+from jaxrl_suite.report import mean_interval
 from paper_figs.edge_of_reach import band, seeds_of
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
+ARMS = {("mbpo", "none"): ORANGE, ("mbpo", "edge"): GREEN, ("mbpo", "random"): PURPLE, ("ravl", "none"): BLUE}
+NAMES = {
+    ("mbpo", "none"): "mbpo",
+    ("mbpo", "edge"): "mbpo, patched at the ends",
+    ("mbpo", "random"): "mbpo, as many patched at random",
+    ("ravl", "none"): "ravl",
+}
 ALGORITHMS = {"mbpo": ORANGE, "ravl": BLUE, "mopo": PURPLE, "combo": GREEN}
 SHOWN = {"return_mean": "return of an episode", "excess": "Q-value estimate less true return\n(from the start)"}
 
 
 def draw(results: Path) -> dict[str, Figure]:
-    """Figures by path without ending, up to four per data set and preset, from the csv files of
+    """Figures by path without ending, up to six per data set and preset, from the csv files of
     `results/edge_of_reach`."""
     folder = results / EXPERIMENT
     rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str})
@@ -31,6 +40,8 @@ def draw(results: Path) -> dict[str, Figure]:
         figures[f"{stem}-training"] = _training(usual, published, title)
         figures[f"{stem}-worlds"] = _worlds(mine, pd.concat([usual, _of_study(mine, "accuracy")]), title)
         figures[f"{stem}-ends"] = _ends(usual, title)
+        figures[f"{stem}-patches"] = _patches(_of_study(mine, "patches"), published, title)
+        figures[f"{stem}-penalties"] = _penalties(mine, title)
         figures[f"{stem}-critics"] = _critics(mine, title)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -38,13 +49,13 @@ def draw(results: Path) -> dict[str, Figure]:
 def _of_study(rows: pd.DataFrame, study: str) -> pd.DataFrame:
     """The rows of a study of a data set and preset, with the fields that its arms change."""
     dataset, preset = str(rows["dataset"].iloc[0]), str(rows["preset"].iloc[0])
-    arms = edge_tasks.STUDIES[study]
-    needed = [(edge_tasks.needed(dataset.partition("-")[0], arm, preset), arm) for arm in arms]
+    task = dataset.partition("-")[0]
+    needed = [(edge_tasks.needed(task, arm, preset), arm) for arm in edge_tasks.of_task(task)[study]]
     changes = {(need.algo, need.settings): arm.changes for need, arm in needed}
     found = [changes.get(pair) for pair in zip(rows["algo"], rows["settings"], strict=True)]
     kept = rows[[change is not None for change in found]]
     fields = pd.DataFrame([change for change in found if change is not None], index=kept.index)
-    return kept.assign(**{name: fields[name] for name in ("critics", "diversity") if name in fields})
+    return kept.assign(**{name: fields[name] for name in ("critics", "diversity", "patch") if name in fields})
 
 
 def _measure(rows: pd.DataFrame) -> tuple[str, str]:
@@ -76,9 +87,57 @@ def _training(rows: pd.DataFrame, published: dict, title: str) -> Figure | None:
     return figure
 
 
+def _patches(rows: pd.DataFrame, published: dict, title: str) -> Figure | None:
+    """Returns and what critics promise beyond them, with true values at the ends of rollouts or elsewhere."""
+    rows = rows[rows["run_id"].isin(published)]
+    if "patch" not in rows or rows["patch"].nunique() < 2:
+        return None
+    rows = rows.fillna({"patch": "none"})
+    points = pd.DataFrame([at for run_id in rows["run_id"] for at in published[run_id]])
+    points = points.merge(rows[["run_id", "algo", "patch"]], on="run_id")
+    points["excess"] = points["q_start"] - points["mc_start"]
+    figure = Figure(figsize=(9.5, 3.9), layout="constrained")
+    for axes, (column, words) in zip(figure.subplots(1, 2), SHOWN.items(), strict=True):
+        for (algo, patch), colour in ARMS.items():
+            mine = points[(points["algo"] == algo) & (points["patch"] == patch)]
+            band(axes, mine, "update", column, colour, NAMES[algo, patch])
+        axes.set_xlabel("gradient updates")
+        axes.set_ylabel(words)
+    handles = axes.get_legend_handles_labels()
+    axes.axhline(0.0, color=GREY, linestyle=":", linewidth=1.2)
+    figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle(f"{title}, true dynamics: mean over {seeds_of(rows)}, 95% t-interval", fontsize=10)
+    return figure
+
+
+def _penalties(rows: pd.DataFrame, title: str) -> Figure | None:
+    """What each method scores in the true dynamics: a dot per seed, and the mean with its interval."""
+    more = _of_study(rows, "penalties")
+    if more.empty:
+        return None
+    usual = _of_study(rows, "methods")
+    mine = pd.concat([usual[usual["accuracy"] == 1.0], more])
+    measure, words = _measure(rows)
+    order = [algo for algo in ("mbpo", "morel", "mobile", "rambo", "combo", "ravl") if (mine["algo"] == algo).any()]
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for place, algo in enumerate(order):
+        values = mine.loc[mine["algo"] == algo, measure].to_numpy(float)
+        interval = mean_interval(values)
+        colour = ALGORITHMS.get(algo, GREY)
+        axes.plot([place] * len(values), values, "o", color=colour, markerfacecolor="none", markersize=5)
+        axes.plot(place + 0.2, interval.estimate, "s", color=colour, markersize=5)
+        axes.plot([place + 0.2] * 2, [interval.low, interval.high], color=colour)
+    axes.set_xticks(range(len(order)), order)
+    axes.set_ylabel(words)
+    figure.suptitle(f"{title}, true dynamics: a dot per seed, mean with 95% t-interval, {seeds_of(mine)}", fontsize=9)
+    return figure
+
+
 def _worlds(rows: pd.DataFrame, usual: pd.DataFrame, title: str) -> Figure | None:
     """Scores against the world's accuracy, and against the length of rollouts in the true one."""
-    true = rows[(rows["accuracy"] == 1.0) & (rows["algo"] == "mbpo")]
+    true = pd.concat([usual, _of_study(rows, "horizons")])
+    true = true[(true["accuracy"] == 1.0) & (true["algo"] == "mbpo")]
     if usual["accuracy"].nunique() < 3 or true["horizon"].nunique() < 2:
         return None
     measure, words = _measure(rows)
@@ -92,7 +151,10 @@ def _worlds(rows: pd.DataFrame, usual: pd.DataFrame, title: str) -> Figure | Non
     left.legend(frameon=False)
     band(right, true, "horizon", measure, ALGORITHMS["mbpo"], "mbpo")
     right.set_xlabel("steps k of a rollout, true dynamics")
-    right.set_xticks(sorted(true["horizon"].unique()))
+    right.set_xscale("log")
+    ticks = sorted(true["horizon"].unique())
+    right.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+    right.minorticks_off()
     figure.suptitle(f"{title}: mean over {seeds_of(rows)}, 95% t-interval", fontsize=10)
     return figure
 

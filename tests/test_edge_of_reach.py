@@ -18,6 +18,8 @@ from experiments import (
     curves,
     edge_claims,
     edge_of_reach,
+    edge_probes,
+    edge_runs,
     edge_tasks,
     offline_mbrl,
     options,
@@ -26,6 +28,7 @@ from experiments import (
     studies,
 )
 from experiments.box_studies import STUDIES, Arm
+from jaxrl_suite import data
 from jaxrl_suite.algorithms.ideas import State
 from jaxrl_suite.envs import box
 from jaxrl_suite.errors import UserError
@@ -195,8 +198,9 @@ def test_settings_of_the_tasks_are_written_as_their_rows_say_them():
     needs = [
         edge_tasks.needed(task, arm)
         for task in ("hopper", "pendulum")
-        for arms in edge_tasks.STUDIES.values()
+        for study, arms in edge_tasks.of_task(task).items()
         for arm in arms
+        if study != "patches" or "patch" in arm.changes  # the others of these are the methods' own
     ]
     assert len(set(needs)) == len(needs)
     for need in needs:
@@ -215,6 +219,17 @@ def test_every_claim_about_a_task_rests_on_runs_of_its_studies():
     arms = [arm for arms in edge_tasks.STUDIES.values() for arm in arms]
     trained = {edge_tasks.needed(task, arm) for task in edge_claims.MEASURE for arm in arms}
     assert {need for claim in edge_claims.CLAIMS for need in claim.needs} <= trained
+
+
+def test_a_score_that_there_is_not_is_a_dash():
+    """The pendulum has no reference scores: its table showed nan."""
+    row = {"algo": "mbpo", "settings": "", "return_last": -500.0, "q_last": -9.0, "mc_last": -8.0, "spread_effect": 0.1}
+    cells = {
+        score: [column._cells[0] for column in edge_runs.table("", [row | {"score_last": score}]).columns]
+        for score in (float("nan"), 12.34)
+    }
+    shown = {str(score): found[4] for score, found in cells.items()}
+    assert shown == {"nan": "-", "12.34": "12.3"}
 
 
 def test_a_task_is_trained_asked_and_found_again(monkeypatch, capsys, tmp_path):
@@ -238,12 +253,11 @@ def test_a_task_is_trained_asked_and_found_again(monkeypatch, capsys, tmp_path):
     assert path.read_bytes() == before
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("mbpo", "morel", "combo", "rambo", "mobile", "ravl")]
-
-
-@pytest.mark.parametrize("algo", ["mopo", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["mopo", "mbpo", "morel", "combo", "rambo", "mobile", "ravl"])
 def test_any_model_based_run_can_be_diagnosed(monkeypatch, capsys, tmp_path, algo):
     """And it is the same run: found again, not trained again, when it is asked later."""
+    # Asked at once, it is asked at every evaluation: test_a_diagnosis_at_every_evaluation_compiles_once.
     words = [f"--algo={algo}", "--dataset=pendulum-medium-replay-mini", "--preset=smoke", "--updates=20"]
     words += ["--evaluations=1", "--episodes=1", "--seeds=2", f"--out={tmp_path}"]
     for more in ([], ["--diagnose"]):
@@ -257,6 +271,38 @@ def test_any_model_based_run_can_be_diagnosed(monkeypatch, capsys, tmp_path, alg
     assert list(rows["seed"]) == [0, 1]
     assert (rows[["inside_spread", "edge_spread", "inside_penalty", "edge_penalty"]] > 0).all().all()
     assert rows["edge_share"].between(0.01, 0.5).all()
+
+
+def test_a_diagnosis_at_every_evaluation_compiles_once(monkeypatch, capsys, tmp_path):
+    """And asking changes no number of the run; what a resumed run asks again replaces what it asked before."""
+    traced, imagined = [], edge_probes.imagine.imagine
+
+    def counted(model, params, policy, start, obs, *rest):
+        traced.append(len(obs) == edge_probes.STARTS)  # not the rollouts that train
+        return imagined(model, params, policy, start, obs, *rest)
+
+    monkeypatch.setattr(edge_probes.imagine, "imagine", counted)
+    words = ["--algo=mbpo", "--world=oracle", "--dataset=pendulum-medium-replay-mini", "--preset=smoke", "--seeds=2"]
+    words += ["--updates=20", "--period=10", "--evaluations=2", "--episodes=1"]
+    for name, more in (("asked", ["--diagnose"]), ("not", [])):
+        monkeypatch.setattr(sys, "argv", ["offline_mbrl", *words, *more, f"--out={tmp_path / name}"])
+        with pytest.raises(SystemExit) as stopped:
+            offline_mbrl.main()
+        assert stopped.value.code == 0, capsys.readouterr().err
+    assert sum(traced) == 1
+    (asked,), (plain,) = (list((tmp_path / name).glob("offline_mbrl/*/eval.csv")) for name in ("asked", "not"))
+    assert asked.read_bytes() == plain.read_bytes()
+    path = asked.parent / "diagnosis.csv"
+    rows = pd.read_csv(path)
+    assert list(rows["update"]) == [10, 10, 20, 20] and list(rows["seed"]) == [0, 1, 0, 1]
+    assert (rows["edge_penalty"] == 0).all() and rows["inside_spread"].nunique() == 4
+    # Asked of its checkpoint, the last evaluation says the same; what is asked again takes the place of what was.
+    before = path.read_bytes()
+    path.write_text("\n".join(before.decode().splitlines()[:3]) + "\n")
+    dataset, _ = data.load("pendulum-medium-replay-mini")
+    for _ in range(2):
+        assert [row["update"] for row in edge_probes.written(asked.parent, dataset)] == [20, 20]
+        assert path.read_bytes() == before
 
 
 def test_there_is_nothing_to_diagnose_without_a_model(monkeypatch, capsys, tmp_path):

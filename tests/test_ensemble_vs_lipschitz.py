@@ -186,7 +186,7 @@ def test_figures_are_drawn_per_task_from_the_files_alone(tmp_path):
     # A column of each kind: 4 ensembles, 4 single models and both SACs, each with its curve, interval and last point.
     assert len(operations.lines) == len(seconds.lines) == 3 * (2 * len(MECHANISMS) + 2)
     cost = lipschitz_saved.per_step(registry.spec("pendulum"), QUICK["pendulum"][ARMS[0]])
-    np.testing.assert_allclose(operations.lines[0].get_xdata(), [450 * cost, 900 * cost])
+    np.testing.assert_allclose(operations.lines[0].get_xdata(), [450e-12 * cost, 900e-12 * cost])
     np.testing.assert_allclose(seconds.lines[0].get_xdata(), [0.25, 0.5])
 
 

@@ -117,8 +117,10 @@ def test_the_commit_is_that_of_the_clone(tmp_path, monkeypatch):
     (package / "errors.py").write_text("1")
     assert identity.provenance()["git_commit"] == "unknown"
     git(package.parent, "init", "-q")
-    (package.parent / "other").write_text("1")
-    git(package.parent, "add", "other")
+    (package.parent / "results" / "deep").mkdir(parents=True)
+    for name in ("other", "README.md", "results/deep/summary.csv", "package/README.md"):
+        (package.parent / name).write_text("1")
+    git(package.parent, "add", "other", "README.md", "results")
     git(package.parent, "commit", "-qm", "other")
     assert identity.provenance()["git_commit"] == "unknown"  # a repository that does not hold the package
     git(package.parent, "add", "package")
@@ -126,8 +128,14 @@ def test_the_commit_is_that_of_the_clone(tmp_path, monkeypatch):
     commit = git(package.parent, "rev-parse", "HEAD")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     (package / "untracked").write_text("")
+    for name in ("README.md", "results/deep/summary.csv"):  # what publishing writes between two runs of one clone
+        (package.parent / name).write_text("2")
     assert identity.provenance()["git_commit"] == commit
-    (package / "errors.py").write_text("2")
+    for name in ("package/README.md", "other", "package/errors.py"):
+        (package.parent / name).write_text("2")
+        assert identity.provenance()["git_commit"] == f"{commit}-dirty"
+        (package.parent / name).write_text("1")
+    (package / "errors.py").unlink()
     assert identity.provenance()["git_commit"] == f"{commit}-dirty"
     monkeypatch.setenv("PATH", "")
     assert identity.provenance()["git_commit"] == "unknown"

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 PACKAGE = Path(__file__).resolve().parent.parent
+PUBLISHED = ("results", "README.md")  # at the clone's root: what publishing writes there
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "envpool", "orbax-checkpoint")
 
 
@@ -135,11 +136,15 @@ def _without_prefix(argument: str) -> str:
 
 
 def _git_commit() -> str:
-    """The commit of the clone that this package runs from, "-dirty" when tracked files differ; else "unknown"."""
+    """The commit of the clone that this package runs from, "-dirty" when tracked files differ; else "unknown".
+
+    What publishing writes counts as output: a clone that has published its first runs is no other code for the next.
+    """
     try:
         _git("ls-files", "--error-unmatch", "errors.py")  # a repository around an installed package is not its clone
         commit = _git("rev-parse", "HEAD").strip()
-        changes = _git("status", "--porcelain", "--untracked-files=no").strip()
+        code = [":(top)", *(f":(top,exclude){name}" for name in PUBLISHED)]
+        changes = _git("status", "--porcelain", "--untracked-files=no", "--", *code).strip()
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return "unknown"
     return f"{commit}-dirty" if changes else commit

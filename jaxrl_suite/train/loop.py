@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +70,7 @@ class Job:
     devices: Devices | None = None  # the mesh; None for the default device
     sinks: tuple[str, ...] = ()  # names of train.sinks; no influence on the result
     evaluator: Evaluator | None = None  # what evaluates, where it is not whole episodes in the environment of `spec`
+    observe: Callable[[Tree, int], None] | None = None  # sees members' states and updates done at every evaluation
     enough: float = math.inf  # a phase ends early once an evaluation's mean return reaches this, for every member
 
     @property
@@ -332,6 +333,8 @@ class _Run:
         for row, (seed, variant) in enumerate(self.members):
             who = {"seed": seed, "settings": variant.settings, "update": update}
             self.books.add_evaluation(who | eval_row(self.job.spec, episodes, row))
+        if self.job.observe:
+            self.job.observe(state.members, update)
         means = episodes.returns.mean(axis=1)
         self.display.evaluation(update, means)
         return bool(np.all(means >= self.job.enough))
