@@ -152,6 +152,57 @@ def test_an_episode_is_counted_whole_and_rewards_are_clipped_for_learning_only()
     assert found.returns.tolist() == [[20.0], [20.0]] and found.lengths.tolist() == [[4.0], [4.0]]
 
 
+class Lamps:
+    """The left or the right half is lit: the action of that side pays 1. Then all is dark, and any action pays 0.5 and
+    ends the game. What a reset answers is nonsense, which must not be learnt from."""
+
+    def __init__(self, envs):
+        self.rng, self.envs, self.stage = np.random.default_rng(0), envs, 0
+
+    def reset(self):
+        self.side, self.stage = self.rng.integers(0, 2, self.envs), 0
+        frame = np.zeros((self.envs, 36, 36), np.uint8)
+        for env, side in enumerate(self.side):
+            frame[env, :, 18 * side : 18 * side + 18] = 255
+        return frame
+
+    def step(self, action):
+        flag, dark, no = np.ones(self.envs, bool), np.zeros((self.envs, 36, 36), np.uint8), np.zeros(self.envs, bool)
+        self.stage += 1
+        if self.stage == 1:
+            return Timestep(dark, (action == self.side) * np.float32(1), no, no, flag)
+        if self.stage == 2:
+            return Timestep(dark + 255, np.full(self.envs, 0.5, np.float32), flag, no, flag)
+        return Timestep(self.reset(), np.full(self.envs, -1, np.float32), no, no, no)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["hl_gauss", "c51", "mse"])
+def test_values_of_a_game_of_pictures_are_learnt(head):
+    config = tiny(
+        head=head, explore=200, steps=2_200, replay=2_000, evaluations=1, epsilon=0.5, epsilon_steps=1, batch=32,
+        learning_rate=1e-3, adam_eps=1e-6, copy_every=50, gamma=0.8, support="-1,3",
+    )  # fmt: skip
+    algorithm = dqn_atari.make(atari.spec("Pong")._replace(obs_dim=36**2, action_dim=2), config)
+    game = Lamps(4)
+    init = jax.jit(lambda first: algorithm.phases[0].init(jax.random.key(0), algorithm.hypers, first, None))
+    state = init(jnp.array(game.reset()))
+    for phase in algorithm.phases:
+        request, update = jax.jit(phase.request, donate_argnums=0), jax.jit(phase.update, donate_argnums=0)
+        for _ in range(phase.ticks):
+            state, action = request(state)
+            state, _ = update(state, (action, jax.tree.map(jnp.asarray, game.step(np.asarray(action)))))
+    start = game.reset()
+    stacks = frames.push(jnp.zeros((4, 36, 36, 4), jnp.uint8), jnp.array(start), jnp.ones(4, bool))
+    after = frames.push(stacks, jnp.zeros((4, 36, 36), jnp.uint8), jnp.zeros(4, bool))
+    right, wrong, dark = (
+        algorithm.q_value(state, obs, jnp.array(action))
+        for obs, action in ((stacks, game.side), (stacks, 1 - game.side), (after, game.side))
+    )
+    for found, value in ((right, 1.0 + 0.8 * 0.5), (wrong, 0.8 * 0.5), (dark, 0.5)):
+        np.testing.assert_allclose(found, value, atol=0.08)
+
+
 def test_a_step_on_the_host_changes_no_type_and_so_compiles_nothing_anew():
     algorithm = dqn_atari.make(atari.spec("Pong"), tiny())
     begin, phase = (compose.population(phase) for phase in algorithm.phases)
