@@ -105,7 +105,8 @@ def table(lines: Sequence[dict[str, Any]]) -> Table:
             f"{line[f'return_{at}']:.0f} [{line[f'return_{at}_low']:.0f}, {line[f'return_{at}_high']:.0f}]"
             for at in ("cheapest", "half")
         ]
-        cells.append(f"{line['tera_flops_there']:g} ({line['seeds_there']} of {line['seeds']} seeds)")
+        there = "-" if np.isnan(line["tera_flops_there"]) else f"{line['tera_flops_there']:g}"
+        cells.append(f"{there} ({line['seeds_there']} of {line['seeds']} seeds)")
         shown.add_row(*(str(line[name]) for name in ("dataset", "algo", "mechanism", "seeds", "tera_flops")), *cells)
     return shown
 

@@ -61,7 +61,7 @@ def draw(results: Path) -> dict[str, Figure]:
 # --- Returns over training ---
 def _returns(rows: pd.DataFrame, known: dict) -> Figure:
     models = [model for model in MODELS if model in set(rows["algo"])]
-    figure = Figure(figsize=(2.2 + 2.2 * len(models), 3.0), layout="constrained")
+    figure = Figure(figsize=(2.2 + 2.2 * len(models), 3.4), layout="constrained")
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     free = rows[rows["algo"].isin(MODEL_FREE)]
     for axes, model in zip(panels, models, strict=True):
@@ -72,7 +72,8 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
         axes.set_title(NAMES[model])
         axes.set_xlabel("environment steps")
     panels[0].set_ylabel("return")
-    panels[-1].legend(frameon=False, fontsize=7, loc="lower right")
+    shown = {str(line.get_label()): line for axes in panels for line in axes.lines}
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=3, frameon=False, fontsize=7)
     return figure
 
 
