@@ -103,9 +103,8 @@ def make(
 
     def init(key: Key, hypers: Hypers, returns: Any) -> State:
         actor_key, critic_key = jax.random.split(key)
-        support = head.support(returns)
-        actor_weights, critic_weights = actor.init(actor_key), critics.init(critic_key, support)
-        critic_weights, norms = constraint.start(critic_weights, jax.random.fold_in(critic_key, 1))
+        actor_weights, support = actor.init(actor_key), head.support(returns)
+        critic_weights, norms = constraint.start(critics.init(critic_key, support), jax.random.fold_in(critic_key, 1))
         log_alpha = jnp.zeros(())
         return State(
             actor=actor_weights,
