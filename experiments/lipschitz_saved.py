@@ -7,8 +7,9 @@ all that it spent, which is too little, and a single model's with ten times all 
 claim. Per seed, the difference is the base-2 logarithm of the ensemble's operations over the single model's: 1 is half
 the operations.
 
-Operations are counted, not timed: the published runs shared their machine with others. The rule stood before the first
-row of cart-pole swing-up was seen; pendulum's rows were published before it.
+Operations are counted, not timed: the published runs shared their machine with others. The rule was written
+before the arms of cart-pole swing-up were compared, though the mean of their ensemble was known by then; pendulum's
+rows were published before it.
 """
 
 from __future__ import annotations
