@@ -7,14 +7,13 @@ Whole numbers below the Spec's `action_dim` are the game's own actions.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
 from jaxrl_suite.envs import pool, termination
 from jaxrl_suite.errors import unknown
-from jaxrl_suite.types import Spec, Timestep
+from jaxrl_suite.types import Spec
 
 SIZE, HORIZON, SKIP = 84, 27_000, 4
 # Actions, and mean returns of random actions and of a human (Wang et al. 2016, arXiv 1511.06581, no-op starts), as
@@ -42,8 +41,10 @@ def spec(game: str) -> Spec:
     return Spec(name + VERSION, SIZE * SIZE, actions, HORIZON, termination.never, low, high)
 
 
-class Atari:
-    """Games that step together and reset themselves in a step of their own, which is marked invalid, as in `Pool`."""
+class Atari(pool.Pool):
+    """Games as a pool: actions are whole numbers `[envs]`, obs frames `[envs, 84, 84]`, rewards not clipped."""
+
+    actions = np.int32
 
     def __init__(self, name: str, seeds: Sequence[int], horizon: int = HORIZON) -> None:
         """Game i is seeded by `seeds[i]` alone.
@@ -51,11 +52,9 @@ class Atari:
         Raises:
             UserError: envpool is not installed.
         """
-        self._envs = pool.library().make_gymnasium(
+        super().__init__(
             name,
-            num_envs=len(seeds),
-            seed=[int(seed) for seed in seeds],
-            num_threads=min(len(seeds), os.cpu_count() or 1),
+            seeds,
             stack_num=1,
             frame_skip=SKIP,
             repeat_action_probability=0.25,
@@ -65,29 +64,7 @@ class Atari:
             noop_max=1,
             max_episode_steps=horizon,
         )
-        self._ended = np.zeros(len(seeds), bool)
 
-    def reset(self) -> np.ndarray:
-        """First frames `[envs, 84, 84]`. To be called once."""
-        obs, _ = self._envs.reset()
+    def seen(self, obs: np.ndarray) -> np.ndarray:
+        """The one frame of each stack."""
         return obs[:, 0]
-
-    def step(self, action: np.ndarray) -> Timestep:
-        """One step of every game for `action` `[envs]`; obs are frames `[envs, 84, 84]`, rewards are not clipped.
-
-        A game whose episode has just ended ignores its action, resets and answers `valid=False`.
-        """
-        valid = ~self._ended
-        obs, reward, terminated, truncated, _ = self._envs.step(np.asarray(action, np.int32))
-        self._ended = terminated | truncated
-        return Timestep(
-            obs=obs[:, 0],
-            reward=np.where(valid, reward, 0.0).astype(np.float32),
-            terminated=terminated & valid,
-            truncated=truncated & ~terminated & valid,
-            valid=valid,
-        )
-
-    def close(self) -> None:
-        """Stop the pool's threads."""
-        self._envs.close()

@@ -33,17 +33,31 @@ def library() -> Any:
 class Pool:
     """Environments that step together and reset themselves in a step of their own, which is marked invalid."""
 
-    def __init__(self, name: str, seeds: Sequence[int]) -> None:
-        """Environment i is seeded by `seeds[i]` alone, so that its episodes do not depend on its neighbours."""
+    actions: type[np.generic] = np.float64  # what envpool takes them as
+
+    def __init__(self, name: str, seeds: Sequence[int], **settings: Any) -> None:
+        """Environment i is seeded by `seeds[i]` alone, so that its episodes do not depend on its neighbours.
+
+        Raises:
+            UserError: envpool is not installed.
+        """
         self._envs = library().make_gymnasium(
-            name, num_envs=len(seeds), seed=[int(s) for s in seeds], num_threads=min(len(seeds), os.cpu_count() or 1)
+            name,
+            num_envs=len(seeds),
+            seed=[int(seed) for seed in seeds],
+            num_threads=min(len(seeds), os.cpu_count() or 1),
+            **settings,
         )
         self._ended = np.zeros(len(seeds), bool)
+
+    def seen(self, obs: np.ndarray) -> np.ndarray:
+        """What of envpool's observations is handed on."""
+        return obs.astype(np.float32)
 
     def reset(self) -> np.ndarray:
         """First observations `[envs, obs_dim]`. To be called once: a second reset would differ from the first."""
         obs, _ = self._envs.reset()
-        return obs.astype(np.float32)
+        return self.seen(obs)
 
     def step(self, action: np.ndarray) -> Timestep:
         """One step of every environment for `action` `[envs, action_dim]` in [-1, 1].
@@ -52,10 +66,10 @@ class Pool:
         `obs` is then the first observation of the next episode.
         """
         valid = ~self._ended
-        obs, reward, terminated, truncated, _ = self._envs.step(np.asarray(action, np.float64))
+        obs, reward, terminated, truncated, _ = self._envs.step(np.asarray(action, self.actions))
         self._ended = terminated | truncated
         return Timestep(
-            obs=obs.astype(np.float32),
+            obs=self.seen(obs),
             reward=np.where(valid, reward, 0.0).astype(np.float32),
             terminated=terminated & valid,
             truncated=truncated & ~terminated & valid,
