@@ -83,42 +83,54 @@ def _plasticity() -> tuple[Claim, ...]:
     )
 
 
-def _heads() -> tuple[Claim, ...]:
-    mse, gauss = arm("mse"), arm("hl_gauss")
+def _ranked(study: str, problem: str, prefix: str = "", more: tuple[tuple[str, ...], ...] = ()) -> tuple[Claim, ...]:
+    """The paper's order of heads by score; `more` pairs are (name, words, figure, better head, worse head)."""
     pairs = (
-        ("gauss-beats-mse", "HL-Gauss scores above squared error", "figure 4", gauss, mse),
-        ("gauss-beats-c51", "HL-Gauss scores above C51", "figure 4", gauss, arm("c51")),
-        ("mse-beats-two-hot", "squared error scores above two-hot", "figure 4", mse, arm("two_hot")),
+        ("gauss-beats-mse", "HL-Gauss scores above squared error", "figure 4", "hl_gauss", "mse"),
+        ("gauss-beats-c51", "HL-Gauss scores above C51", "figure 4", "hl_gauss", "c51"),
+        ("mse-beats-two-hot", "squared error scores above two-hot", "figure 4", "mse", "two_hot"),
+        *more,
     )
-    probes = (
-        ("probe-gauss-mse", "HL-Gauss more than with squared error", gauss, mse),
-        ("probe-gauss-c51", "HL-Gauss more than with C51", gauss, arm("c51")),
-        ("probe-c51-mse", "C51 more than with squared error", arm("c51"), mse),
-    )
+    mse, softmax = arm("mse", problem), arm("mse_softmax", problem)
     return (
         *(
             _claim(
-                name,
-                "heads",
+                f"{prefix}{name}",
+                study,
                 words,
                 PAPER.format(figure),
                 (ours, theirs),
                 statistic=SCORES.format(f"{ours.head} minus {theirs.head}"),
                 evidence=above("score_last", ours.needed, theirs.needed),
             )
-            for name, words, figure, ours, theirs in pairs
+            for name, words, figure, ours, theirs in (
+                (name, words, figure, arm(better, problem), arm(worse, problem))
+                for name, words, figure, better, worse in pairs
+            )
         ),
         _claim(
-            "softmax-no-gain",
-            "heads",
+            f"{prefix}softmax-no-gain",
+            study,
             "squared error on the mean of a softmax gains nothing over squared error",
             PAPER.format("figures 11, 12"),
-            (mse, arm("mse_softmax")),
+            (mse, softmax),
             statistic=SCORES.format("mse minus mse_softmax"),
-            evidence=above("score_last", mse.needed, arm("mse_softmax").needed),
+            evidence=above("score_last", mse.needed, softmax.needed),
             kind="non-inferiority",
             margin=SCORE,
         ),
+    )
+
+
+def _heads() -> tuple[Claim, ...]:
+    mse, gauss = arm("mse"), arm("hl_gauss")
+    probes = (
+        ("probe-gauss-mse", "HL-Gauss more than with squared error", gauss, mse),
+        ("probe-gauss-c51", "HL-Gauss more than with C51", gauss, arm("c51")),
+        ("probe-c51-mse", "C51 more than with squared error", arm("c51"), mse),
+    )
+    return (
+        *_ranked("heads", MAZE),
         *(
             _claim(
                 name,
@@ -337,44 +349,19 @@ def _scaling() -> tuple[Claim, ...]:
 
 
 def _online() -> tuple[Claim, ...]:
-    mse, softmax, two_hot, c51, gauss = (arm(n, ONLINE) for n in ("mse", "mse_softmax", "two_hot", "c51", "hl_gauss"))
-    pairs = (
-        ("gauss-beats-mse", "HL-Gauss scores above squared error", "figure 4", gauss, mse),
-        ("gauss-beats-c51", "HL-Gauss scores above C51", "figure 4", gauss, c51),
-        ("c51-beats-mse", "C51 scores above squared error", "figure 4", c51, mse),
-        ("mse-beats-two-hot", "squared error scores above two-hot", "figure 4", mse, two_hot),
+    mse, gauss = arm("mse", ONLINE), arm("hl_gauss", ONLINE)
+    more = (
+        ("c51-beats-mse", "C51 scores above squared error", "figure 4", "c51", "mse"),
         (
             "gauss-beats-softmax",
             "cross-entropy (HL-Gauss) scores above squared error on a softmax's mean",
             "figures 11, 12",
-            gauss,
-            softmax,
+            "hl_gauss",
+            "mse_softmax",
         ),
     )
     return (
-        *(
-            _claim(
-                f"online-{name}",
-                "online",
-                words,
-                PAPER.format(figure),
-                (ours, theirs),
-                statistic=SCORES.format(f"{ours.head} minus {theirs.head}"),
-                evidence=above("score_last", ours.needed, theirs.needed),
-            )
-            for name, words, figure, ours, theirs in pairs
-        ),
-        _claim(
-            "online-softmax-no-gain",
-            "online",
-            "squared error on the mean of a softmax gains nothing over squared error",
-            PAPER.format("figures 11, 12"),
-            (mse, softmax),
-            statistic=SCORES.format("mse minus mse_softmax"),
-            evidence=above("score_last", mse.needed, softmax.needed),
-            kind="non-inferiority",
-            margin=SCORE,
-        ),
+        *_ranked("online", ONLINE, "online-", more),
         _claim(
             "online-gauss-values",
             "online",
