@@ -3,13 +3,11 @@ a task."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-from jaxrl_suite.algorithms import registry
+from experiments import needs
 from jaxrl_suite.errors import unknown
 from jaxrl_suite.report.claims import Needed
-from jaxrl_suite.train import settings
 
 TASKS = ("pendulum", "hopper", "halfcheetah", "walker2d")
 SEEDS = 5
@@ -85,16 +83,10 @@ def needed(task: str, arm: Arm, preset: str = "quick", updates: int = 0) -> Need
     Raises:
         UserError: no such preset.
     """
-    entry = registry.get(arm.algo)
-    if preset not in entry.presets:
-        raise unknown("preset", preset, entry.presets)
-    before = registry.preset(entry, preset, dataset_of(task))
     quick = {**QUICK, **OWN.get(task, {})} if preset == "quick" else {}
     quick |= OF_ALGO.get((task, arm.algo), {})
     changes = {**quick, **({"updates": updates} if updates else {}), **arm.changes}
-    config = replace(before, **changes)
-    text = settings.differences(settings.fields(config), settings.fields(before))
-    return Needed(arm.algo, dataset_of(task), text)
+    return needs.needed(arm.algo, dataset_of(task), changes, preset)
 
 
 def chosen(task: str, only: str) -> dict[str, tuple[Arm, ...]]:

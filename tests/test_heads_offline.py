@@ -1,9 +1,11 @@
 """Claims about heads in the offline algorithms name their runs as a summary does; the faulty head is no option."""
 
+import pathlib
+
 import pytest
 
-from experiments import heads_fault, heads_maze, offline_mbrl, options, reproduce
-from experiments.heads_offline_claims import CLAIMS, SMALLER, runs
+from experiments import heads_fault, heads_maze, heads_offline_claims, heads_tuning, offline_mbrl, options, reproduce
+from experiments.heads_offline_claims import CLAIMS, DATASETS, RATES, SMALLER, rates, runs
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.values import heads
 
@@ -36,3 +38,56 @@ def test_the_faulty_head_is_known_only_while_it_is_shown():
         assert heads.make(config).size == 101
         raise RuntimeError
     assert heads_fault.FAULT not in heads.HEADS
+
+
+def test_every_algorithm_has_a_claim_on_every_data_set_and_on_all_together():
+    ids = {claim.id for claim in CLAIMS}
+    assert len(ids) == len(CLAIMS)
+    for algo in SMALLER:
+        every = [claim for claim in CLAIMS if claim.id.startswith(f"offline-hl-gauss-beats-mse-{algo}")]
+        assert [{need.dataset for need in claim.needs} for claim in every] == [
+            *({dataset} for dataset in DATASETS),
+            set(DATASETS),
+        ]
+
+
+# --- step sizes of their own ---
+def test_tuning_trains_all_step_sizes_of_a_head_in_one_program_on_tuning_seeds():
+    planned = heads_tuning.plan(heads_tuning.Options(algo="iql,ravl", preset="smoke", out=pathlib.Path("nowhere")))
+    assert list(planned) == [(algo, head) for algo in ("iql", "ravl") for head in ("mse", "hl_gauss")]
+    for (algo, head), (run,) in planned.items():
+        assert (run.algo, run.seeds) == (algo, (1000, 1001, 1002))
+        words = " ".join(map(str, run.task.options["vary"]))
+        assert words == " ".join(f"critic_lr={rate:g}" for rate in RATES)
+        assert run.settings["head"] == head
+        assert len(run.run_ids) == len(RATES) * 3
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--seeds=3"], "tuning takes seeds from 1000 on"),
+        (["--algo=iql,bc"], "unknown algorithm of this tuning 'bc'"),
+        (["--publish", "--preset=smoke"], "--publish is for the defaults"),
+        (["--workers=0"], "workers"),
+    ],
+)
+def test_tuning_refuses_what_it_cannot_do(words, says, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["heads_tuning", *words])
+    with pytest.raises(SystemExit) as left:
+        heads_tuning.main()
+    assert left.value.code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_best_step_size_of_each_head_is_taken_and_claimed_about(tmp_path, monkeypatch):
+    path = tmp_path / "heads-tuning.csv"
+    assert rates(path) == {}
+    lines = ["algo,head,critic_lr,seed,score_last"]
+    scores = {("mse", 0.001): (5, 5), ("mse", 0.003): (0, 9), ("hl_gauss", 0.001): (1, 1), ("hl_gauss", 0.003): (1, 2)}
+    lines += [f"iql,{head},{rate},{1000 + i},{x}" for (head, rate), xs in scores.items() for i, x in enumerate(xs)]
+    path.write_text("\n".join(lines))
+    assert rates(path) == {("iql", "mse"): 0.001, ("iql", "hl_gauss"): 0.003}
+    monkeypatch.setattr(heads_offline_claims, "rates", lambda: rates(path))
+    (claim,) = heads_offline_claims._tuned()  # of the others the table knows nothing
+    assert [need.settings for need in claim.needs] == ["head=hl_gauss critic_lr=0.003", ""]
