@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 
 from experiments.box_studies import EXPERIMENT
-from experiments.edge_tasks import SEEDS, TRUE, WHOLE, Arm, dataset_of, needed
+from experiments.edge_tasks import SEEDS, TRUE, WHOLE, Arm, dataset_of, needed, patch_arm
 from jaxrl_suite.report.claims import Claim, Needed, above, level
 
 SOURCE = "Sims et al. 2024 (arXiv 2402.12527); small networks, few updates and mini data are ours"
@@ -34,7 +34,10 @@ def _on(task: str) -> tuple[Claim, ...]:
     ravl, ravl_true = run("ravl"), run("ravl", **TRUE)
     mopo, combo_true = run("mopo"), run("combo", **TRUE)
     longer = run("mbpo", **TRUE, horizon=20)
-    patched, random = (run("mbpo", **TRUE, patch=patch) for patch in ("edge", "random"))
+    unpatched, patched, random = (
+        needed(task, patch_arm(task, Arm("mbpo", {**TRUE, **patch})))
+        for patch in ({}, {"patch": "edge"}, {"patch": "random"})
+    )
     claim = functools.partial(Claim, experiment=EXPERIMENT, family=f"true dynamics on {task}", seeds=SEEDS)
     where = f"on {dataset_of(task)}"
 
@@ -59,9 +62,9 @@ def _on(task: str) -> tuple[Claim, ...]:
             statement=f"{where}, in the true dynamics the base method scores more once targets at the ends of rollouts "
             "hold the policy's true value",
             source=SOURCE,
-            needs=(patched, base_true),
+            needs=(patched, unpatched),
             statistic=text.format("patched minus base"),
-            evidence=above(metric, patched, base_true),
+            evidence=above(metric, patched, unpatched),
         ),
         patches(
             id=f"{task}-patch-beats-random",
@@ -76,9 +79,9 @@ def _on(task: str) -> tuple[Claim, ...]:
             statement=f"{where}, in the true dynamics as many patches at random help the base method little: by less "
             f"than {margin:g}",
             source=OURS,
-            needs=(base_true, random),
+            needs=(unpatched, random),
             statistic=text.format("base minus random-patched"),
-            evidence=above(metric, base_true, random),
+            evidence=above(metric, unpatched, random),
             kind="non-inferiority",
             margin=margin,
         ),
