@@ -14,6 +14,7 @@ from paper_figs import (
     atari_heads,
     edge_of_reach,
     ensemble_vs_lipschitz,
+    heads_everywhere,
     heads_offline,
     learning_curves,
     lipschitz_offline,
@@ -32,6 +33,7 @@ FIGURES = {
     "edge_of_reach": edge_of_reach,
     "value_heads": value_heads,
     "heads_offline": heads_offline,
+    "heads_everywhere": heads_everywhere,
     "atari_heads": atari_heads,
     "lipschitz_offline": lipschitz_offline,
     "true_dynamics": true_dynamics,
@@ -45,8 +47,8 @@ class Options:
 
     only: str = ""
     """Draw only these: offline_mbrl, algorithms, learning_curves, throughput, edge_of_reach,
-    true_dynamics, ensemble_vs_lipschitz, value_heads, heads_offline, atari_heads or lipschitz_offline; by default all
-    with published rows."""
+    true_dynamics, ensemble_vs_lipschitz, value_heads, heads_offline, heads_everywhere, atari_heads or
+    lipschitz_offline; by default all with published rows."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 
