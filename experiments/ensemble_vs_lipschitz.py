@@ -65,7 +65,9 @@ class Options:
     """With only these on the critics, with commas between: none, spectral, adversarial, random; by default all."""
     seeds: str = ""
     """How many seeds, from 0 on (5), or a range (1000:1002); by default 5."""
-    episodes: int = 10
+    steps: int = 0
+    """Environment steps in all, exploration included; 0 for the preset's. With others a run is evaluated 30 times."""
+    episodes: int = lipschitz_arms.EPISODES
     """Episodes per evaluation and seed."""
     out: Path = Path("runs")
     """Folder for runs."""
@@ -92,6 +94,7 @@ class Group(studies.Group):
         self.run_ids = [identity.run_id(self.frozen, seed) for seed in seeds]
         self.configs = [self.frozen] * len(seeds)
         self.dataset, self.label = chosen.env, f"{arm.model}-{arm.mechanism}-{chosen.env}"
+        self.settings = lipschitz_arms.text(arm, chosen.episodes)
 
     def shown(self) -> dict[str, Any]:
         """What stands in config.json."""
@@ -117,7 +120,7 @@ class Group(studies.Group):
         taken = lipschitz_probes.seconds(self.spec, self.config, outcome.result)
         own = sum(taken.values()) / len(self.seeds)
         for row in rows:
-            row |= {"algo": self.arm.model, "settings": lipschitz_arms.text(self.arm), **taken}
+            row |= {"algo": self.arm.model, "settings": self.settings, **taken}
             row |= {name: found[row["run_id"]][name] for name in lipschitz_probes.MEASURES}
             row |= {"log_model_error": math.log(row["model_error"]) if row["model_error"] > 0 else math.nan}
             row |= {"seconds_seed": own, "env_steps": self.config.steps}
@@ -155,7 +158,7 @@ def _evaluator(group: Group, built: session.Built, path: Path) -> Evaluator:
 # --- After the runs ---
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """The arms for the terminal: means over seeds, returns with 95% t-intervals."""
-    shown = Table("model", "mechanism", "seeds", "return", "V error", "model error", "bound", "slope", "|V|", "s/seed")
+    shown = Table("model", "settings", "seeds", "return", "V error", "model error", "bound", "slope", "|V|", "s/seed")
     for (model, text), mine in pd.DataFrame(rows).groupby(["algo", "settings"], sort=False):
         interval = stats.mean_interval(mine["return_last"].to_numpy(float))
         bounds = f" [{interval.low:.0f}, {interval.high:.0f}]" if interval.bounded else ""
@@ -174,7 +177,8 @@ def main() -> int:
     console = make_console()
     if chosen.episodes < 1:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
-    display, arms = Display(console), lipschitz_arms.chosen(chosen.models, chosen.mechanisms)
+    steps = lipschitz_arms.steps_of(chosen.env, chosen.preset, chosen.steps)
+    display, arms = Display(console), lipschitz_arms.chosen(chosen.models, chosen.mechanisms, steps)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
     studies.check_publish(chosen.publish, chosen.preset, seeds)
     groups = [Group(arm, seeds, chosen, display) for arm in arms]

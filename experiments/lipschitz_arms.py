@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 from jaxrl_suite.algorithms import mbpo_online
 from jaxrl_suite.algorithms.mbpo_online import Config
-from jaxrl_suite.errors import unknown
+from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.report.claims import Needed
 from jaxrl_suite.train import settings
 
 EXPERIMENT = "ensemble_vs_lipschitz"
 AGENT = "jaxrl_suite.algorithms.mbpo_online:make"
 SEEDS = 5
+EPISODES = 10  # of an evaluation and seed, unless settings say otherwise
+EVALUATIONS = 30  # of runs with steps of their own: enough for a curve
 MODELS = {
     "probabilistic-ensemble": (False, False),
     "deterministic-ensemble": (True, False),
@@ -62,10 +64,11 @@ SOLVED = {"pendulum": -250.0, "cartpole_swingup": 100.0, "hopper": 3_000.0, "wal
 
 
 class Arm(NamedTuple):
-    """A kind of model (or none: SAC) and a mechanism."""
+    """A kind of model (or none: SAC) and a mechanism, with the preset's environment steps or with others."""
 
     model: str
     mechanism: str = "none"
+    steps: int = 0  # in all; 0 for the preset's
 
     @property
     def needs_model(self) -> bool:
@@ -78,7 +81,8 @@ class Arm(NamedTuple):
         Raises:
             UserError: no such preset.
         """
-        return replace(default(self.model, env, preset), **MECHANISMS[self.mechanism])
+        found = replace(default(self.model, env, preset), **MECHANISMS[self.mechanism])
+        return replace(found, steps=self.steps, evaluations=EVALUATIONS) if self.steps else found
 
     def needed(self, env: str) -> Needed:
         """Its runs, as claims name them."""
@@ -106,17 +110,36 @@ def default(model: str, env: str, preset: str) -> Config:
     return replace(config, dynamics=replace(dynamics, members=1, elites=1) if single else dynamics)
 
 
-def text(arm: Arm) -> str:
-    """What an arm changes in its kind of model: `lipschitz=spectral lipschitz_bound=5`."""
-    before = settings.fields(default(arm.model, "pendulum", "quick"))
-    return settings.differences(settings.fields(arm.config("pendulum", "quick")), before)
+def text(arm: Arm, episodes: int = EPISODES) -> str:
+    """What an arm changes in its kind of model and the preset: `lipschitz=spectral lipschitz_bound=5 steps=30000`."""
+    usual = default(arm.model, "pendulum", "quick")
+    before = settings.fields(usual) | {"steps": 0, "episodes": EPISODES}
+    own = replace(usual, **MECHANISMS[arm.mechanism])
+    return settings.differences(settings.fields(own) | {"steps": arm.steps, "episodes": episodes}, before)
+
+
+def steps_of(env: str, preset: str, asked: int) -> int:
+    """What `Arm.steps` is where a command asks for so many environment steps: 0 where the preset has as many.
+
+    Raises:
+        UserError: no such task or preset, or a number that is not exploration and whole periods.
+    """
+    own = default("sac", env, preset)
+    if asked in (0, own.steps):
+        return 0
+    if asked <= own.explore or (asked - own.explore) % own.period:
+        raise UserError(
+            f"--steps={asked}: expected {own.explore} steps of exploration and a multiple of {own.period} beyond, such "
+            f"as {2 * own.steps - own.explore}, or 0 for the preset's {own.steps}"
+        )
+    return asked
 
 
 ARMS = (*(Arm(*both) for both in itertools.product(MODELS, MECHANISMS)), *(Arm(name) for name in MODEL_FREE))
 
 
-def chosen(models: str, mechanisms: str) -> tuple[Arm, ...]:
-    """The arms that lists with commas between name; all for empty ones.
+def chosen(models: str, mechanisms: str, steps: int = 0) -> tuple[Arm, ...]:
+    """The arms that lists with commas between name, all for empty ones, with `steps` as in `Arm`.
 
     Raises:
         UserError: an unknown model or mechanism.
@@ -129,4 +152,5 @@ def chosen(models: str, mechanisms: str) -> tuple[Arm, ...]:
     for name in how:
         if name not in MECHANISMS:
             raise unknown("mechanism", name, MECHANISMS)
-    return tuple(arm for arm in ARMS if arm.model in wanted and (arm.mechanism in how or not arm.needs_model))
+    found = (arm for arm in ARMS if arm.model in wanted and (arm.mechanism in how or not arm.needs_model))
+    return tuple(arm._replace(steps=steps) for arm in found)

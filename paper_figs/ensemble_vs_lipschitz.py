@@ -42,15 +42,24 @@ NAMES = {name: name.replace("-", ", ") for name in MODELS} | {"sac": "SAC", "sac
 
 
 def draw(results: Path) -> dict[str, Figure]:
-    """Figures by path without ending, per task and preset, from the csv files of `results/ensemble_vs_lipschitz`."""
+    """Figures by path without ending, per task, steps and preset, from the files of `results/ensemble_vs_lipschitz`."""
     folder = results / EXPERIMENT
     rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str}).fillna({"settings": ""})
     rows = rows[rows["status"] == "finished"]
-    known = {text(Arm("probabilistic-single", name)): name for name in MECHANISMS}
-    rows = rows.assign(mechanism=rows["settings"].map(known))
+    # Rows of other settings than a mechanism and a number of steps, such as --episodes, are not drawn.
+    known = {
+        text(Arm("probabilistic-single", name, steps)): (name, steps)
+        for name in MECHANISMS
+        for steps in (0, *rows["env_steps"].astype(int).unique())
+    }
+    rows = rows[rows["settings"].isin(known)]
+    rows = rows.assign(
+        mechanism=[known[text][0] for text in rows["settings"]], steps=[known[text][1] for text in rows["settings"]]
+    )
     found: dict[str, Figure] = {}
-    for (env, preset), mine in rows.groupby(["dataset", "preset"]):
-        stem = f"{EXPERIMENT}/{env}-{{}}" + ("" if preset == "quick" else f"-{preset}")
+    for (env, steps, preset), mine in rows.groupby(["dataset", "steps", "preset"]):
+        own = f"-steps={steps}" if steps else ""
+        stem = f"{EXPERIMENT}/{env}{own}-{{}}" + ("" if preset == "quick" else f"-{preset}")
         found[stem.format("returns")] = _returns(mine, curves.read(folder / curves.CURVES))
         if mine.loc[mine["algo"].isin(MODELS), "algo"].nunique() > 1:
             found[stem.format("arms")] = _arms(mine)

@@ -58,6 +58,38 @@ def test_one_text_names_a_mechanism_on_every_model():
     assert lipschitz_arms.text(Arm("probabilistic-ensemble")) == ""
 
 
+def test_other_steps_are_arms_of_their_own_that_say_so():
+    longer = Arm("probabilistic-single", "spectral", 30_000)
+    assert lipschitz_arms.text(longer) == "lipschitz=spectral lipschitz_bound=5 steps=30000"
+    assert lipschitz_arms.text(longer._replace(mechanism="none"), episodes=5) == "steps=30000 episodes=5"
+    config = longer.config("hopper", "quick")
+    assert (config.steps, config.evaluations, config.lipschitz) == (30_000, lipschitz_arms.EVALUATIONS, "spectral")
+    assert dataclasses.replace(config, steps=6_000, evaluations=10) == longer._replace(steps=0).config(
+        "hopper", "quick"
+    )
+    assert lipschitz_arms.steps_of("hopper", "quick", 30_000) == 30_000
+    assert lipschitz_arms.steps_of("hopper", "quick", 6_000) == lipschitz_arms.steps_of("hopper", "quick", 0) == 0
+    assert {arm.steps for arm in lipschitz_arms.chosen("sac,sac-utd", "", 30_000)} == {30_000}
+
+
+def test_published_run_ids_are_those_of_the_arms_they_name():
+    """Options and settings that came later must not rename what was run."""
+    published = rundir.read_rows(publishing.RESULTS / EXPERIMENT / "summary.csv")
+    known = {}
+    for row in published:
+        env, text = row["dataset"], row["settings"]
+        # Hopper at the preset's steps was evaluated with five episodes, before settings told such a thing.
+        episodes = 5 if (env, row["env_steps"]) == ("hopper", 6_000) else lipschitz_arms.EPISODES
+        line = row["algo"], env, text
+        if line not in known:
+            arms = (Arm(row["algo"], name, steps) for name in MECHANISMS for steps in (0, int(row["env_steps"])))
+            (arm,) = (arm for arm in arms if lipschitz_arms.text(arm) == text)
+            chosen = ensemble_vs_lipschitz.Options(env=env, preset=row["preset"], episodes=episodes)
+            known[line] = ensemble_vs_lipschitz.Group(arm, tuple(range(100)), chosen, None).run_ids
+        assert known[line][int(row["seed"])] == row["run_id"]
+    assert len(known) >= 34
+
+
 # --- probes ---
 def test_rewards_to_go_are_discounted_sums_that_end_with_the_rows():
     reward = jnp.array([1.0, 2.0, 3.0, 99.0])
@@ -97,6 +129,19 @@ def test_a_correlation_takes_seeds_that_finished_every_arm():
     some = [row | ({"status": "diverged"} if row["run_id"] == "3-1" else {}) for row in rows()]
     (claim,) = (c for c in lipschitz_claims.CLAIMS if c.id == "pendulum-value-error-follows-lipschitz_upper")
     assert claim.evidence(some).seeds == (0, 2)
+
+
+def test_claims_at_other_steps_have_rows_of_their_own():
+    (hops, beats) = (claim for claim in lipschitz_claims.CLAIMS if claim.family == "hopper at 30,000 steps")
+    at = {"dataset": "hopper", "settings": "steps=30000"}
+    ours = [row | at | {"return_last": 1_500.0} for row in rows() if row["algo"] == "probabilistic-ensemble"][:3]
+    theirs = [row | at | {"return_last": 300.0} for row in rows() if row["algo"] == "sac-utd"]
+    np.testing.assert_allclose(hops.evidence(ours).differences, [500.0] * 3)
+    np.testing.assert_allclose(beats.evidence([*ours, *theirs]).differences, [1_200.0] * 3)
+    short = [row | {"settings": ""} for row in ours]
+    assert not len(hops.evidence(short).differences) and not len(beats.evidence([*short, *theirs]).differences)
+    preset = next(claim for claim in lipschitz_claims.CLAIMS if claim.id == "hopper-mbpo-solves")
+    assert not len(preset.evidence(ours).differences) and len(preset.evidence(short).differences) == 3
 
 
 def test_published_claims_follow_from_the_published_rows_and_curves():
@@ -190,6 +235,27 @@ def test_figures_are_drawn_per_task_from_the_files_alone(tmp_path):
     np.testing.assert_allclose(seconds.lines[0].get_xdata(), [0.25, 0.5])
 
 
+def test_runs_of_other_steps_have_a_figure_of_their_own(tmp_path):
+    folder = tmp_path / EXPERIMENT
+    folder.mkdir()
+    made = [row for row in rows(2) if row["algo"] in ("probabilistic-ensemble", "sac-utd") and not row["settings"]]
+    longer = [row | {"run_id": f"L{row['run_id']}", "settings": "steps=2000", "env_steps": 2000} for row in made]
+    other = [row | {"run_id": f"O{row['run_id']}", "settings": "episodes=5"} for row in made]
+    pd.DataFrame([*made, *longer, *other]).to_csv(folder / "summary.csv", index=False)
+    points = [
+        {"run_id": row["run_id"], "seed": row["seed"], "update": 10, "return_mean": float(len(row["settings"]))}
+        | {"score": 0.0, "q_start": 0.0, "mc_start": 0.0, "schema_version": curves.SCHEMA_VERSION}
+        for row in (*made, *longer, *other)
+    ]
+    pd.DataFrame(points)[list(curves.COLUMNS)].to_csv(folder / curves.CURVES, index=False)
+    drawn = figures.draw(tmp_path)
+    stem = f"{EXPERIMENT}/pendulum"
+    assert set(drawn) == {f"{stem}-returns", f"{stem}-steps=2000-returns"}
+    for name, steps, value in (("", 1000, 0.0), ("-steps=2000", 2000, 10.0)):
+        for line in drawn[f"{stem}{name}-returns"].axes[0].lines:
+            assert (line.get_xdata()[0], line.get_ydata()[0]) == (steps, value)
+
+
 # --- the command ---
 def run(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["ensemble_vs_lipschitz", *words])
@@ -206,6 +272,9 @@ def run(monkeypatch, *words):
         (["--mechanisms=spectrum"], "spectral"),
         (["--preset=fast"], "preset"),
         (["--episodes=0"], "at least 1"),
+        (["--env=hopper", "--steps=-1"], "expected 1000 steps of exploration and a multiple of 125"),
+        (["--env=hopper", "--steps=1000"], "or 0 for the preset's 6000"),
+        (["--env=hopper", "--steps=30001"], "such as 11000"),
         (["--publish", "--preset=smoke"], "only try the code"),
         (["--publish", "--seeds=1000:1002"], "reported seeds, 0 to 99"),
     ],

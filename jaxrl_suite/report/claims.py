@@ -173,12 +173,12 @@ def above_column(metric: str, ours: Needed, column: str) -> Callable[[Rows], Evi
     return lambda rows: _paired(_by_seed(rows, ours, metric), _by_seed(rows, ours, column))
 
 
-def level(metric: str, ours: Needed) -> Callable[[Rows], Evidence]:
-    """A metric itself, one value per seed: what is claimed is that it is above 0."""
+def level(metric: str, ours: Needed, least: float = 0.0) -> Callable[[Rows], Evidence]:
+    """A metric less a number, one value per seed: what is claimed is that it is above."""
 
     def evidence(rows: Rows) -> Evidence:
         values = _by_seed(rows, ours, metric)
-        return Evidence(np.array([values[seed] for seed in sorted(values)]), tuple(sorted(values)))
+        return Evidence(np.array([values[seed] - least for seed in sorted(values)]), tuple(sorted(values)))
 
     return evidence
 
