@@ -51,8 +51,8 @@ _SMALL: dict[str, Any] = {
     "evaluations": 10,
     "real_ratio": 0.5,
 }
-# Settings per task of the authors' code (jannerm/mbpo); its schedule of rollouts stands in epochs of 1,000 steps. Its ant
-# observes the 27 numbers of Ant-v4, and pays for contact forces besides.
+# Settings per task of the authors' code (jannerm/mbpo); its schedule of rollouts stands in epochs of 1,000 steps. Its
+# ant observes the 27 numbers of Ant-v4, and pays for contact forces besides.
 AUTHORS: dict[str, dict[str, Any]] = {
     "hopper": {"utd": 20, "horizon": (1, 15), "horizon_epochs": (20, 150), "target_entropy": -1.0},
     "walker2d": {"utd": 20, "horizon": (1, 1), "target_entropy": -3.0},

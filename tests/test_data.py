@@ -293,7 +293,12 @@ def test_provenance_that_is_not_a_json_object_is_ignored(folder, text):
 
 @pytest.mark.parametrize(
     ("env", "obs_dim", "nq", "clips"),
-    [("Hopper-v4", 11, 6, True), ("Walker2d-v4", 17, 9, True), ("HalfCheetah-v4", 17, 9, False), ("Ant-v4", 27, 15, False)],
+    [
+        ("Hopper-v4", 11, 6, True),
+        ("Walker2d-v4", 17, 9, True),
+        ("HalfCheetah-v4", 17, 9, False),
+        ("Ant-v4", 27, 15, False),
+    ],
 )
 def test_sim_state_is_read_off_the_observation(folder, env, obs_dim, nq, clips):
     arrays = make([(4, TERMINAL), (3, CUT)], obs_dim=obs_dim)

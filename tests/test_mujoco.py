@@ -459,9 +459,10 @@ def test_mjx_agrees_with_the_c_engine_on_ant_but_for_steep_legs(monkeypatch, rep
         (env, step), mjx_step = pure("ant"), jax.jit(jax.vmap(envs.pure("ant", "mjx").step, (0, 0, None)))
         state, _ = jax.jit(jax.vmap(env.reset))(jax.random.split(KEY, 64))
         gaps = []
-        for t in range(21):
-            action = jax.random.uniform(jax.random.key(t), (64, 8), minval=-1.0)
-            (after, seen), (_, found) = step(state, action, KEY), mjx_step(state, action, KEY)
+        for action in np.random.default_rng(0).uniform(-1, 1, (21, 64, 8)):
+            # One after the other: what JAX does in the background does not see `enable_x64`.
+            after, seen = jax.block_until_ready(step(jax.block_until_ready(state), action, KEY))
+            _, found = jax.block_until_ready(mjx_step(state, action, KEY))
             gaps.append((np.abs(seen.obs - found.obs).max(-1), np.abs(seen.reward - found.reward)))
             state = after
         assert (np.isfinite(gaps)).all()

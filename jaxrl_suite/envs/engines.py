@@ -85,7 +85,7 @@ def in_c(xml: str, skip: int, lagging: bool = False) -> Engine:
 
     threads = os.cpu_count() or 1
     pool, spaces = mujoco.rollout.Rollout(nthread=threads), [mujoco.MjData(model) for _ in range(threads)]
-    half = _half(xml)
+    half = _half(xml) if lagging else None
     seconds = skip * model.opt.timestep
     atexit.register(_finish)
 
@@ -127,8 +127,8 @@ def _half(xml: str) -> Any:
 def _last_trial(half: Any, step: Callable[[np.ndarray], np.ndarray], before: np.ndarray) -> np.ndarray:
     """The root's x `[rows, 1]` in the last trial of the Runge-Kutta step from the states `before`.
 
-    That trial moves by the velocity of the third, v + a h / 2, with the acceleration `a` at the second. `mujoco.rollout`
-    hands back states only, so that the two that it takes are found again, with a `step` of the model `half` each.
+    That trial moves by the velocity of the third, v + a h / 2, with the acceleration `a` at the second. MuJoCo's
+    rollouts hand back states only, so that the two that it takes are found again, by a `step` of the model `half` each.
     """
     import mujoco
 
@@ -142,7 +142,12 @@ def _last_trial(half: Any, step: Callable[[np.ndarray], np.ndarray], before: np.
 
 
 def in_jax(xml: str, skip: int, lagging: bool = False) -> Engine:
-    """MJX, in JAX's precision at the time of this call. It takes a minute or so to compile on a CPU."""
+    """MJX, in JAX's precision at the time of this call. It takes a minute or so to compile on a CPU.
+
+    It turns the pyramid of friction of a capsule that touches the ground and stands steeper than 60 degrees
+    (google-deepmind/mujoco#2774). Only ant feels that, as the others move in a plane: from such a state, a velocity
+    after a step was up to 1.7 off the C engine's. From first states they agree to 1e-5, from most others to 1e-3.
+    """
     native = load(xml)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints that an optional package is missing

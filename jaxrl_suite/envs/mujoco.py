@@ -124,12 +124,11 @@ def _uniform(key: Key, shape: tuple[int, ...]) -> Array:
 def _unobserve(obs: Array, nq: int, hidden: int) -> tuple[Array, Array]:
     """The (qpos, qvel) behind an observation.
 
-    Two things are lost. The hidden positions are set to 0, which changes nothing but `State.qpos[:hidden]`. In hopper
-    and walker2d a velocity that was observed as 10 or -10 may have been larger: the state found is then another, slower
-    one.
+    The hidden positions are set to 0, which changes nothing but `State.qpos[:hidden]`. In hopper and walker2d a
+    velocity that was observed as 10 or -10 may have been larger: the state found is then another, slower one.
     """
-    unknown = jnp.zeros_like(obs[..., :hidden])
-    return jnp.concatenate([unknown, obs[..., : nq - hidden]], axis=-1), obs[..., nq - hidden :]
+    lost = jnp.zeros_like(obs[..., :hidden])
+    return jnp.concatenate([lost, obs[..., : nq - hidden]], axis=-1), obs[..., nq - hidden :]
 
 
 def _misfit(spec: Spec, sizes: tuple[int, int], obs: Array, sim_state: tuple[Any, Any] | None) -> str:
