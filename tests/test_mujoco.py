@@ -151,8 +151,9 @@ def gymnasiums(name: str, monkeypatch: Any) -> Any:
 
 
 @CASES
-def test_a_step_is_gymnasiums(name, monkeypatch):
+def test_a_step_is_gymnasiums(name, monkeypatch, tmp_path):
     """From random play, and at heights above and below what ends an episode."""
+    monkeypatch.chdir(tmp_path)  # Gymnasium lets MuJoCo write its log
     host, rng, rows = gymnasiums(name, monkeypatch), np.random.default_rng(0), []
     host.reset(seed=0)
     heights = np.linspace(0.1, 2.1, 41)
