@@ -35,6 +35,7 @@ def row(size: int, **entries: float) -> np.ndarray:
 
 
 # --- Termination ---
+# Trap: much public code compares inside of abs(), `abs(s[1:] < 100)`, which lets large negative entries pass.
 HOPPER = [
     (False, {}),
     (False, {"s0": 500.0}),  # the height has no upper limit, and is not among the bounded entries
