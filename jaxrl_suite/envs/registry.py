@@ -24,6 +24,7 @@ _HOST = (
     _mujoco("Hopper-v4", 11, 3, termination.hopper),
     _mujoco("HalfCheetah-v4", 17, 6, termination.halfcheetah),
     _mujoco("Walker2d-v4", 17, 6, termination.walker2d),
+    _mujoco("Ant-v3", 111, 8, termination.ant),  # of D4RL's size, which v4 is not; its contact forces are all 0
 )
 _PURE = {
     env.spec.name: env
