@@ -16,7 +16,7 @@ import pytest
 from support import random_data
 from test_deterministic import GOLDEN, SPEC, rows
 
-from jaxrl_suite.algorithms import bc, registry
+from jaxrl_suite.algorithms import bc, published, registry
 from jaxrl_suite.envs.probes import PROBES
 from jaxrl_suite.models.ensemble import EnsembleConfig
 from jaxrl_suite.models.fit import FitConfig
@@ -183,6 +183,21 @@ def test_every_offline_algorithm_has_a_golden_tree():
     kept = [name for family in families for name in json.loads((GOLDEN / f"{family}.json").read_text())]
     alone = [path.stem for path in GOLDEN.glob("*.json") if path.stem not in (*families, "actor_critic")]
     assert sorted([*kept, *alone]) == sorted(OFFLINE)
+
+
+# --- Published settings ---
+def test_every_published_row_is_a_setting_of_its_algorithm_with_a_source():
+    """Of all but the base of the model-based ones, which no paper proposes for data that are recorded."""
+    table = published.table()
+    assert {algo for algo, _ in table} == set(OFFLINE) - {"mbpo"}
+    for (algo, dataset), row in table.items():
+        assert row.source.strip() and row.settings
+        config = registry.preset(registry.get(algo), "paper", f"{dataset}-v2")
+        registry.get(algo).make(SPEC, config)
+        for name, text in row.settings.items():
+            value = getattr(config, name)
+            shown = "x".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+            assert shown == text or float(shown) == float(text), (algo, dataset, name)
 
 
 # --- Cloning on the probes: no values, but actions that are known ---
