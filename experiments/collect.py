@@ -34,7 +34,7 @@ from jaxrl_suite.data import d4rl
 from jaxrl_suite.data.episodes import episode_returns
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
-from jaxrl_suite.train import identity, interrupts, loop, record, rundir, session, sinks
+from jaxrl_suite.train import files, identity, interrupts, loop, record, rundir, session, sinks
 from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.types import Spec
 
@@ -242,7 +242,6 @@ def written(
     del recorded["format"]  # one collection, whatever its formats
     provenance = {"options": recorded, "learners": facts, "data": summary(arrays), "recorded": identity.provenance()}
     source = f"jaxrl_suite: {command(chosen)}"
-    folder_of(chosen).mkdir(parents=True, exist_ok=True)
     if form == "minari":
         told = provenance | {"licence": LICENCE, "level": chosen.level, "env_version": env_version(spec)}
         path = data.write_minari(folder_of(chosen) / "minari", f"{name}-v0", arrays, spec.name, told, source)
@@ -287,6 +286,8 @@ def main() -> int:
     if chosen.publish and "d4rl" not in formats:
         raise UserError("--publish bundles the HDF5 file, which --format=minari alone does not write; use d4rl,minari")
     spec = envs.spec(chosen.env)
+    with files.guarded(folder_of(chosen)):  # before hours of collecting, not after
+        folder_of(chosen).mkdir(parents=True, exist_ok=True)
     display = Display(console)
     arrays, facts = arrays_of(chosen, spec, display)
     if arrays is None:

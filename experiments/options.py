@@ -11,7 +11,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -95,8 +95,17 @@ def peek(arguments: Sequence[str], option: str, default: str) -> str:
     return default
 
 
-def parse(cls: type[T], arguments: Sequence[str], default: T, prog: str, description: str) -> T:
+def parse(
+    cls: type[T],
+    arguments: Sequence[str],
+    default: T,
+    prog: str,
+    description: str,
+    elsewhere: Callable[[str], str] = lambda option: "",
+) -> T:
     """`cls` from a command line, through tyro; what tyro refuses becomes one line.
+
+    `elsewhere` says of an option that is unknown here who has it, if anybody does.
 
     Raises:
         UserError: an unknown option, or a value of the wrong type.
@@ -117,8 +126,10 @@ def parse(cls: type[T], arguments: Sequence[str], default: T, prog: str, descrip
             raise
         raise UserError(f"{_one_line(complaint.getvalue())} (see --help)") from None
     if rest:
-        option = next((word for word in rest if word.startswith("-")), rest[0])
-        raise unknown("option", option.partition("=")[0], _options(default), "(see --help)")
+        option = next((word for word in rest if word.startswith("-")), rest[0]).partition("=")[0]
+        if told := elsewhere(option):
+            raise UserError(f"{told} (see --help)")
+        raise unknown("option", option, _options(default), "(see --help)")
     return value
 
 
@@ -173,11 +184,18 @@ def offline(arguments: Sequence[str], prog: str, description: str) -> tuple[Shar
         frozen=True,
     )
     default = kind(Shared(algo=entry.name, preset=preset), start)
-    options: Any = parse(kind, arguments, default, prog, description)
+    options: Any = parse(kind, arguments, default, prog, description, lambda option: _owners(option, entry))
     require_positive(options.shared)
     require_positive(options.config)
     sinks.parse(options.shared.log)
     return options.shared, entry, options.config
+
+
+def _owners(option: str, entry: registry.Entry) -> str:
+    """That other algorithms have an option which `entry` lacks; empty where none has it."""
+    have = [each.name for each in registry.ALGORITHMS.values() if option in _options(each.presets["quick"])]
+    more = f", ... ({len(have)} algorithms)" if len(have) > 4 else ""
+    return f"{entry.name} has no {option}: that is an option of {', '.join(have[:4])}{more}" if have else ""
 
 
 def asks_for_algorithms(arguments: Sequence[str]) -> bool:

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl_suite import distributions
 from jaxrl_suite.algorithms import actor_critic as ac
+from jaxrl_suite.algorithms import networks
 from jaxrl_suite.types import Spec, Transition
 
 GOLDEN = Path(__file__).parent / "golden" / "actor_critic.json"
@@ -60,6 +62,41 @@ def test_the_target_critics_move_by_tau(learner):
         *(jax.tree.leaves(tree) for tree in (state.target_critic, after.critic, after.target_critic)), strict=True
     ):
         np.testing.assert_allclose(new, 0.9 * old + 0.1 * online, rtol=1e-5, atol=1e-7)
+
+
+def test_critics_regress_on_a_target_that_entropy_raises(learner):
+    """y = r + gamma d (min_j Q_j(s', a') - alpha log pi(a' | s')), an unlikely action is worth more.
+
+    Trap: a public file adds alpha log pi, which rewards certainty.
+    """
+    parts, state, update = learner
+    rows, key = batch(), jax.random.key(5)
+    after, metrics = update(state, rows, key)
+    # The actor and the temperature have learnt by then, the critics have not.
+    out = networks.actor(SPEC, CONFIG.hidden, "float32").apply(after.actor, rows.next_obs)
+    policy = distributions.tanh_normal(out["mean"], out["log_std"])
+    action, log_prob = distributions.sample_and_log_prob(policy, jax.random.split(key, 3)[2])
+    following = np.min(parts.values(state._replace(critic=state.target_critic), rows.next_obs, action), axis=0)
+    found = np.asarray(parts.values(state, rows.obs, rows.action), np.float64)
+
+    def error(sign):
+        value = following + sign * np.exp(float(after.log_alpha)) * np.asarray(log_prob)
+        y = np.asarray(rows.reward) + 0.9 * np.asarray(rows.discount) * value
+        return np.mean(np.square(found - y))
+
+    np.testing.assert_allclose(metrics["bellman"], error(-1), rtol=1e-4)
+    assert abs(error(1) - error(-1)) > 0.1 * error(-1)
+
+
+def test_policies_act_without_noise(learner):
+    """Trap: a public port evaluates agents by actions that it samples."""
+    parts, state, _ = learner
+    obs = batch().obs
+    actions = [parts.act(state, (), obs, jax.random.key(seed))[0] for seed in (0, 1)]
+    np.testing.assert_array_equal(*actions)
+    out = networks.actor(SPEC, CONFIG.hidden, "float32").apply(state.actor, obs)
+    np.testing.assert_allclose(actions[0], np.tanh(out["mean"]), rtol=1e-6)
+    assert not np.allclose(parts.policy(state, obs, jax.random.key(0)), actions[0], atol=0.1)
 
 
 def test_temperature_rises_where_entropy_is_below_its_target_and_falls_above():

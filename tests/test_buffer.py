@@ -56,6 +56,20 @@ def test_every_row_is_sampled():
     assert set(np.asarray(sample(ring, jax.random.key(0), 512)["x"]).astype(int)) == set(rows)
 
 
+def test_new_rows_take_the_place_of_the_oldest_and_no_row_stays_empty():
+    """Trap: a public port keeps all but the last n rows and appends the n new ones. What was zero at first is so for
+    ever (four fifths of a buffer of five refreshes), and only the newest refresh is ever seen."""
+    refresh, retain = 2, 3
+    ring = buffer.empty(jnp.float32(0), refresh * retain)
+    for number in range(1, 9):
+        ring = insert(ring, jnp.full(refresh, jnp.float32(number)), jnp.ones(refresh, bool))
+        kept = list(range(max(1, number - retain + 1), number + 1))
+        assert int(ring.size) == refresh * len(kept)
+        held = np.asarray(ring.data)[: int(ring.size)]
+        np.testing.assert_array_equal(np.unique(held, return_counts=True), (kept, [refresh] * len(kept)))
+        assert set(np.asarray(sample(ring, jax.random.key(number), 200))) == set(kept)
+
+
 def test_a_batch_larger_than_the_buffer_is_refused():
     ring = buffer.empty(jnp.float32(0), 3)
     with pytest.raises(ValueError, match="insert of 4 rows"):

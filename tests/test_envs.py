@@ -35,6 +35,7 @@ def row(size: int, **entries: float) -> np.ndarray:
 
 
 # --- Termination ---
+# Trap: much public code compares inside of abs(), `abs(s[1:] < 100)`, which lets large negative entries pass.
 HOPPER = [
     (False, {}),
     (False, {"s0": 500.0}),  # the height has no upper limit, and is not among the bounded entries
@@ -108,7 +109,7 @@ def test_scores_are_the_affine_map_of_d4rl():
     expected = {"halfcheetah": (-280.178953, 12135.0), "hopper": (-20.272305, 3234.3)}
     expected |= {"walker2d": (1.629008, 4592.3), "ant": (-325.6, 3879.7)}
     assert expected == scores.REFERENCES
-    for name in expected:
+    for name in ("halfcheetah", "hopper", "walker2d", "ant"):
         assert (envs.spec(name).score_min, envs.spec(name).score_max) == expected[name]
 
 
@@ -349,12 +350,18 @@ def test_autoresets_state_can_be_donated():
 
 
 # --- Registry ---
-@pytest.mark.parametrize(
-    "task", [("Hopper-v4", 11, 3), ("HalfCheetah-v4", 17, 6), ("Walker2d-v4", 17, 6), ("Ant-v4", 27, 8)]
-)
+HOSTED = [
+    *(("Hopper-v4", 11, 3), ("HalfCheetah-v4", 17, 6), ("Walker2d-v4", 17, 6)),
+    *(("Ant-v3", 111, 8), ("Ant-v4", 27, 8)),
+]
+
+
+@pytest.mark.parametrize("task", HOSTED)
 def test_host_tasks_by_every_name(task):
     canonical, obs_dim, action_dim = task
-    for name in (canonical, canonical.lower(), canonical.upper(), canonical[:-3], canonical[:-3].lower()):
+    names = [canonical, canonical.lower(), canonical.upper()]
+    names += [] if canonical == "Ant-v3" else [canonical[:-3], canonical[:-3].lower()]  # "ant" is the newer one
+    for name in names:
         spec = envs.spec(name)
         assert (spec.name, spec.obs_dim, spec.action_dim, spec.horizon) == (canonical, obs_dim, action_dim, 1000)
         assert not envs.is_pure(name)
@@ -422,6 +429,16 @@ def test_envpools_ends_are_the_termination_rules(played):
     assert not spec.is_terminal(first).any()
 
 
+def test_the_ant_is_d4rls():
+    """111 numbers, of which the contact forces are 0, and an end below 0.2 and above 1."""
+    spec = envs.spec("ant")
+    _, timestep = drive(spec.name, list(range(8)), random_actions(spec, 300, 8))
+    assert timestep.terminated.sum() >= 8
+    np.testing.assert_array_equal(spec.is_terminal(timestep.obs), timestep.terminated)
+    assert not timestep.obs[..., 27:].any() and timestep.obs[..., :27].all()
+    assert spec.is_terminal(np.full(111, np.nan)) and not spec.is_terminal(np.full(111, 0.2001))
+
+
 def test_the_step_after_an_end_is_a_reset_and_invalid(played):
     spec, seeds, actions, first, timestep = played
     np.testing.assert_array_equal(timestep.valid[1:], ~(timestep.terminated | timestep.truncated)[:-1])
@@ -474,7 +491,7 @@ def test_a_time_limit_truncates_with_the_true_successor():
 
 
 def test_the_registrys_horizons_are_envpools():
-    for name in ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Ant-v4"):
+    for name, *_ in HOSTED:
         spec, host = registry.spec(name), envpool.make_spec(name)
         assert host.config.max_episode_steps == spec.horizon
         assert host.observation_space.shape == (spec.obs_dim,) and host.action_space.shape == (spec.action_dim,)

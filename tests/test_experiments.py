@@ -303,6 +303,13 @@ def test_collect_refuses(monkeypatch, capsys, tmp_path, words, expected):
     assert expected in refused(monkeypatch, capsys, collect.main, f"--out={tmp_path}", *words)
 
 
+def test_collect_refuses_a_folder_that_cannot_be_before_it_collects(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(collect, "arrays_of", lambda *words: pytest.fail("it collected"))
+    line = refused(monkeypatch, capsys, collect.main, "--level=random", f"--out={tmp_path / 'file'}")
+    assert "cannot use the folder" in line and "Not a directory" in line
+
+
 def test_collect_lists_the_bundled_data(monkeypatch, capsys):
     code, output, _ = run(monkeypatch, capsys, collect.main, "--list")
     assert code == 0

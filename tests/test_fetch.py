@@ -16,8 +16,9 @@ import pytest
 from test_data import CUT, TERMINAL, TIMEOUT, make, raw
 
 from experiments import fetch as command
-from jaxrl_suite import data
+from jaxrl_suite import data, envs
 from jaxrl_suite.data import d4rl, fetch
+from jaxrl_suite.envs.scores import REFERENCES
 from jaxrl_suite.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -427,6 +428,16 @@ def test_the_names_are_those_of_d4rl():
         "rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/walker2d_medium_replay-v2.hdf5"
     )
     assert (remote.env, remote.level) == ("Walker2d-v4", "medium-replay")
+
+
+def test_every_name_leads_to_an_environment_with_reference_scores():
+    """Every task at every level, so that a user with the file gets a score."""
+    tasks, levels = ("hopper", "halfcheetah", "walker2d", "ant"), {"random", "medium", "expert"}
+    levels |= {"medium-replay", "medium-expert", "full-replay"}
+    assert set(d4rl.REMOTES) == {f"{task}-{level}-v2" for task in tasks for level in levels}
+    for name, remote in d4rl.REMOTES.items():
+        spec = envs.spec(remote.env)
+        assert (spec.score_min, spec.score_max) == REFERENCES[name.partition("-")[0]]
 
 
 def test_a_name_is_downloaded_once_and_then_read(mirror, capsys):

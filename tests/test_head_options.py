@@ -215,7 +215,8 @@ def test_a_run_complains_of_a_narrow_support_once(monkeypatch, capsys, tmp_path)
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--algo=bc", "--head=hl_gauss"], "unknown option '--head'"),
+        (["--algo=bc", "--head=hl_gauss"], "bc has no --head: that is an option of td3_bc, rebrac, iql"),
+        (["--algo=bc", "--haed=hl_gauss"], "unknown option '--haed'"),
         (["--algo=iql", "--head=c51"], "bootstraps from the number V(s')"),
         (["--algo=mobile", "--head=quantile"], "a lower bound of the targets"),
         (["--algo=td3_bc", "--head=hl_gauss", "--support=5,-5"], "--support=5,-5 encloses no value"),

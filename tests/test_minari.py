@@ -147,6 +147,145 @@ def test_a_flag_within_an_episode_ends_it_there():
     np.testing.assert_array_equal(dataset.transitions.next_obs, episodes[0].observations[1:])
 
 
+# --- The simulator's states ---
+NQ, NV = 3, 2
+
+
+def with_states(spoil=None, at=1):
+    """Episodes whose infos hold states, nested beside other things; `spoil` changes the infos of episode `at`."""
+    rng, made = np.random.default_rng(5), []
+    for index, episode in enumerate(buffers()):
+        rows = len(episode.observations)
+        infos = {
+            "qpos": rng.normal(size=(rows, NQ)),
+            "qvel": rng.normal(size=(rows, NV)).astype(np.float32),
+            "goal": {"qpos": rng.normal(size=(rows, 7)), "name": ["there"] * rows},
+            "success": [False] * rows,
+        }
+        infos = spoil(infos) if spoil and index == at else infos
+        made.append(dataclasses.replace(episode, infos=infos))
+    return made
+
+
+def states(episodes):
+    return [np.concatenate([e.infos[key][:-1] for e in episodes]).astype(np.float32) for key in ("qpos", "qvel")]
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_states_of_the_simulator_are_those_of_the_observations(data_format):
+    """Row t of the infos stands beside observation t; the final one's is no row's."""
+    path = write("toy-v0", data_format, with_states())
+    dataset, info = data.load(str(path))
+    same(dataset, with_states())
+    in_memory = data.from_episodes(with_states())[0]
+    theirs = data.from_episodes(minari.load_dataset("toy-v0").iterate_episodes())[0]
+    for loaded in (dataset, in_memory, theirs):
+        for found, expected in zip(loaded.sim_state, states(with_states()), strict=True):
+            np.testing.assert_array_equal(found, expected)
+            assert found.dtype == np.float32
+    assert "reader" not in info.provenance
+
+
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")  # the collector's own folders
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_what_a_real_collector_records_is_what_the_simulator_was_in(data_format):
+    """Gymnasium's pendulum through Minari's DataCollector: the states lead to the observations."""
+
+    class WithState(gymnasium.Wrapper):
+        def told(self):
+            angle, speed = self.unwrapped.state
+            return {"qpos": np.array([angle]), "qvel": np.array([speed]), "steps": 0}
+
+        def reset(self, **options):
+            return self.env.reset(**options)[0], self.told()
+
+        def step(self, action):
+            return *self.env.step(action)[:4], self.told()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings.warn", lambda *args, **kwargs: None)
+        pendulum = gymnasium.make("Pendulum-v1", max_episode_steps=12)
+        env = minari.DataCollector(WithState(pendulum), record_infos=True, data_format=data_format)
+        for seed in range(3):
+            env.reset(seed=seed)
+            while not env.step(env.action_space.sample())[3]:
+                pass
+        env.create_dataset("pendulum/random-v0")
+        env.close()
+    dataset, info = data.load("minari:pendulum/random-v0")
+    (angle,), (speed,) = (x.T for x in dataset.sim_state)
+    assert (info.rows, info.episodes) == (36, 3) and "reader" not in info.provenance
+    np.testing.assert_allclose(dataset.transitions.obs.T, [np.cos(angle), np.sin(angle), speed], atol=1e-6)
+
+
+def dropped(*names):
+    return lambda infos: {key: x for key, x in infos.items() if key not in names}
+
+
+SPOILT = {
+    "one of them is missing": dropped("qpos"),
+    "both are missing": dropped("qpos", "qvel"),
+    "no infos": lambda infos: None,
+    "a row less: those of the steps alone": lambda infos: infos | {"qpos": infos["qpos"][1:]},
+    "another width": lambda infos: infos | {"qvel": infos["qvel"][:, :1]},
+    "numbers without a width": lambda infos: infos | {"qpos": infos["qpos"][:, 0]},
+    "matrices": lambda infos: infos | {"qpos": np.zeros((len(infos["qpos"]), NQ, 2))},
+    "texts": lambda infos: infos | {"qpos": ["left"] * len(infos["qpos"])},
+    "a group": lambda infos: infos | {"qpos": {"x": infos["qpos"]}},
+}
+
+
+@pytest.mark.parametrize("why", SPOILT)
+@pytest.mark.parametrize("data_format", [*FORMATS, "memory"])
+def test_an_episode_whose_states_do_not_fit_has_unknown_ones_and_is_told(data_format, why):
+    if data_format == "arrow" and why.startswith("a row less"):
+        pytest.skip("columns of one length are all that Arrow can hold")
+    episodes = with_states(SPOILT[why], at=2)
+    if data_format == "memory":
+        dataset, info = data.from_episodes(episodes)
+    else:
+        dataset, info = data.load(str(write("toy-v0", data_format, episodes)))
+    same(dataset, episodes)
+    assert info.provenance["reader"] == {"episodes_without_sim_state": 1}
+    for found, expected in zip(dataset.sim_state, states(with_states()), strict=True):
+        lost = dataset.episode == 2
+        assert np.isnan(found[lost]).all()
+        np.testing.assert_array_equal(found[~lost], expected[~lost])
+
+
+def test_states_that_fit_nowhere_are_told_and_left_out():
+    spoil = SPOILT["numbers without a width"]
+    episodes = [dataclasses.replace(e, infos=spoil(e.infos)) for e in with_states()]
+    dataset, info = data.load(str(write("toy-v0", episodes=episodes)))
+    assert dataset.sim_state is None
+    assert info.provenance["reader"] == {"episodes_without_sim_state": len(LENGTHS)}
+
+
+def test_states_behind_a_link_are_not_followed(tmp_path):
+    path = write("toy-v0", episodes=with_states())
+    main, secret = path / "data" / "main_data.hdf5", tmp_path / "secret.hdf5"
+    with h5py.File(main, "a") as file, h5py.File(secret, "w") as other:
+        other["qpos"] = file["episode_0/infos/qpos"][()]
+        replace(file, "episode_0/infos/qpos", h5py.ExternalLink(str(secret), "/qpos"))
+    dataset, info = data.load(str(path))
+    assert np.isnan(dataset.sim_state[0][: LENGTHS[0]]).all()
+    assert info.provenance["reader"] == {"episodes_without_sim_state": 1}
+
+
+def test_states_count_towards_what_a_file_can_hold():
+    """Links within the file to one array: it is small enough, all of them are not."""
+
+    def link(file):
+        rows = reader.LARGEST_RATIO * file.id.get_filesize() // (8 * 5 * 8)  # an eighth of what there may be
+        file.create_dataset("all", (rows, 5), np.float64, chunks=True)
+        for index in range(len(LENGTHS)):
+            for name in ("qpos", "qvel"):
+                file.require_group(f"episode_{index}/infos")[name] = file["all"]
+
+    with pytest.raises(UserError, match="declares more than a file of this size can hold"):
+        data.load(str(spoil(link)))
+
+
 # --- What we do not read ---
 def test_other_spaces_are_refused():
     space = gymnasium.spaces.Dict({"a": box(OBS)})
@@ -344,6 +483,19 @@ def test_the_real_minari_reads_what_we_write(tmp_path, monkeypatch):
     for x, y in zip((*theirs.transitions, *theirs[1:5]), (*dataset.transitions, *dataset[1:5]), strict=True):
         np.testing.assert_array_equal(x, y)
     assert "toy/walk-v1" in minari.list_local_datasets()
+
+
+def test_states_are_written_and_the_final_observations_is_unknown(tmp_path):
+    arrays = make([(3, TERMINAL), (4, TIMEOUT), (2, CUT)])
+    infos = {"infos/qpos": np.arange(27.0).reshape(9, NQ), "infos/qvel": -np.arange(18.0).reshape(9, NV)}
+    path = data.write_minari(reader.root(), "toy-v1", arrays | infos, "Toy-v0", {})
+    found = data.load(str(path))[0].sim_state
+    expected = data.load(raw(tmp_path / "same.hdf5", arrays | infos))[0].sim_state
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(x, y)
+    first = next(iter(minari.load_dataset("toy-v1").iterate_episodes()))
+    np.testing.assert_array_equal(first.infos["qpos"][:3], infos["infos/qpos"][:3])
+    assert first.infos["qpos"].shape == (4, NQ) and np.isnan(first.infos["qpos"][3]).all()
 
 
 def test_what_minari_cannot_say_is_not_written(tmp_path):

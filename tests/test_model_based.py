@@ -304,6 +304,18 @@ def test_mobile_penalises_imagined_rows_alone_by_the_elites_alone(monkeypatch):
     assert same(found._replace(reward=batch.reward), batch)
 
 
+def test_mobiles_temperature_is_fixed_where_its_authors_fix_it():
+    """alpha_lr=0 keeps the temperature at 1, which alpha_max=0.2 cuts before the first step of the actor."""
+    config = registry.preset(registry.get("mobile"), "paper", "hopper-medium-replay-v2")
+    small = dataclasses.replace(config, hidden=(8,), batch=8)
+    ac = actor_critic.make(ENV.spec, small.actor_critic())
+    state = ac.init(jax.random.key(0), small.hypers(kind=mobile.Hypers, penalty=0.1), None)
+    rows = random_data(ENV, 8).transitions
+    for step in range(2):
+        state, metrics = jax.jit(ac.update)(state, rows, jax.random.key(step))
+        np.testing.assert_allclose(metrics["alpha"], 0.2, rtol=1e-6)
+
+
 def test_mobile_bounds_its_targets_and_leaves_entropy_out():
     shape = mobile.PRESETS["paper"].actor_critic()
     assert (shape.target_min, shape.entropy_backup, shape.alpha_max) == (0.0, False, 1.0)

@@ -220,6 +220,8 @@ def test_samples_have_the_predicted_spread_and_the_termination_rule_applies() ->
 
 # --- Imagination ---
 def test_imagined_rollouts_are_masked_after_they_terminate() -> None:
+    """Trap: public ports roll on past the end, and train on what follows."""
+
     def step(params, state, action, key):
         obs, clock = state
         obs = obs + action

@@ -21,12 +21,18 @@ KINDS = ["d4rl", "ours", "npz", "minari", "minari_metadata", "arrow", "arrow_met
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
+def contents():
+    """Rows of three episodes, with states of a simulator."""
+    states = {f"infos/{name}": np.random.default_rng(1).normal(size=(12, 2)) for name in ("qpos", "qvel")}
+    return make(SHAPE) | states
+
+
 def arrow(folder):
     """The data set as Minari would write it with Arrow, by hand: its package is not always there."""
     pa = pytest.importorskip("pyarrow", reason="needs the extra minari")
     import pyarrow.ipc
 
-    source = data.write_minari(folder, "source-v0", make(SHAPE), "Toy-v0", {})
+    source = data.write_minari(folder, "source-v0", contents(), "Toy-v0", {})
     target = folder / "arrow-v0"
     (target / "data").mkdir(parents=True)
     metadata = json.loads((source / "data" / "metadata.json").read_text()) | {"data_format": "arrow"}
@@ -41,6 +47,10 @@ def arrow(folder):
             "rewards": pa.array(np.append(t.reward[rows], 0)),
             "terminations": pa.array(np.append(t.discount[rows] == 0, False)),
             "truncations": pa.array(np.append(dataset.truncated[rows], False)),
+            "infos": pa.StructArray.from_arrays(
+                [pa.FixedSizeListArray.from_arrays(np.append(x[rows], [0, 0]), 2) for x in dataset.sim_state],
+                ["qpos", "qvel"],
+            ),
         }
         batch = pa.RecordBatch.from_pydict(columns)
         (target / "data" / str(index)).mkdir()
@@ -58,7 +68,7 @@ def files(tmp_path_factory):
 
     def build(kind):
         folder = tmp_path_factory.mktemp(kind)
-        arrays = make(SHAPE)
+        arrays = contents()
         if kind == "d4rl":
             return (folder / "x.hdf5", raw(folder / "x.hdf5", arrays))
         if kind == "ours":
@@ -120,6 +130,7 @@ def fits(dataset, info):
     flat = (t.reward, t.discount, dataset.truncated, dataset.episode, dataset.mc_return)
     assert all(x.shape == (rows,) for x in flat)
     assert all(np.isfinite(x).all() for x in (*t, dataset.next_action))
+    assert all(x.ndim == 2 and len(x) == rows for x in dataset.sim_state or ())
     assert set(np.diff(dataset.episode)) <= {0, 1} and dataset.episode[-1] + 1 == info.episodes
 
 
@@ -155,10 +166,12 @@ def test_changed_bytes_for_long(files, kind, draw):
 def test_unchanged_they_hold_what_was_written(files, kind):
     path, _, _ = files(kind)
     dataset, info = data.load(str(path))
-    arrays = make(SHAPE)
+    arrays = contents()
     np.testing.assert_array_equal(dataset.transitions.obs, arrays["observations"])
     np.testing.assert_array_equal(dataset.transitions.next_obs, arrays["next_observations"])
     np.testing.assert_array_equal(dataset.transitions.action, arrays["actions"])
+    for found, name in zip(dataset.sim_state, ("qpos", "qvel"), strict=True):
+        np.testing.assert_array_equal(found, arrays[f"infos/{name}"].astype(np.float32))
     assert info.episodes == 3
     fits(dataset, info)
 

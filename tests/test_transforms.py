@@ -66,6 +66,26 @@ def test_a_threshold_without_bound_leaves_the_model_as_it_was():
     np.testing.assert_array_equal(prediction.discount, [1.0, 1.0])
 
 
+@pytest.mark.parametrize("name", uncertainty.UNCERTAINTIES)
+def test_both_take_every_measure(name):
+    """Three rows of members that differ in mean and spread; the row between the others is the threshold."""
+    rng, measure = np.random.default_rng(1), uncertainty.make(name)
+    spread = Members(jnp.float32(rng.normal(size=(4, 3, 2))), jnp.float32(np.exp(rng.normal(size=(4, 3, 2)))))
+
+    def fixed(params, obs, action, key):
+        return obs, Prediction(obs, obs[:, 0], jnp.ones(len(obs)), spread)
+
+    model = WorldModel(init=None, loss=None, start=None, step=fixed)
+    obs = [1.0, -2.0, 0.5]
+    doubt = np.asarray(measure(spread, jnp.float32([obs, obs]).T))
+    assert len(set(doubt)) == 3
+    _, penalised = step(transforms.penalise(model, measure, 0.5), obs)
+    np.testing.assert_allclose(penalised.reward, np.float32(obs) - 0.5 * doubt, rtol=1e-5)
+    _, halted = step(transforms.halt(model, measure, float(np.median(doubt)), -7.0), obs)
+    np.testing.assert_array_equal(halted.discount, doubt <= np.median(doubt))
+    np.testing.assert_array_equal(halted.reward, np.where(doubt <= np.median(doubt), np.float32(obs), -7.0))
+
+
 def test_rollouts_end_with_the_halted_step():
     """A public port rolls on past the end, and stores what follows."""
     model, start = transforms.halt(line(), PAIRWISE, 2.5, -7.0), jnp.array([[0.0], [-5.0]])

@@ -12,9 +12,10 @@ for tasks whose values are negative).
 
 The `paper` preset has the authors' defaults, published.csv their settings per data set. Deviations: the model's fit
 (`models.fit`) has a fixed number of steps; the losses of the critics are summed, not averaged, which Adam all but
-undoes; a fixed temperature is written alpha_lr=0 alpha_max=0.2; no normalised rewards and no backup of the best of ten
-actions (their Adroit settings). The penalty enters as a relabelled reward, which is the same number. One elite agrees
-with itself: U = 0. With penalty=0 this is MBPO offline with that target.
+undoes; a fixed temperature is written alpha_lr=0 alpha_max=0.2 (hopper-medium and hopper-medium-replay at their commit
+4882dce; an earlier one, 13b569a, has 0.1 there, and the entropy term in the targets); no normalised rewards and no
+backup of the best of ten actions (their Adroit settings). The penalty enters as a relabelled reward, which is the same
+number. One elite agrees with itself: U = 0. With penalty=0 this is MBPO offline with that target.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ so that members disagree, and the minimum is low, where nothing has been trained
 Deviations from the authors' code: real rows of a batch are drawn with replacement; the model is fitted for a fixed
 number of steps with each member's best snapshot kept (theirs stops early), so that seeds run as one program; rows of
 the data set whose successor is wrong in d4rl.qlearning_dataset are right here, and time-out rows are kept. The `paper`
-preset has the published defaults; the paper's table of settings per data set is not known to us. The `quick` preset
-goes further from the paper to learn within minutes: five critics, small networks, a smaller eta, larger step sizes and
-tau, more real rows in a batch, and an actor's step size that falls to zero along a cosine. `aggregate="mean"` trusts
-the mean of the critics in place of their minimum: an ablation, not RAVL.
+preset has the published defaults, which are halfcheetah-medium's; the paper's table of settings per data set is not
+known to us. The `quick` preset goes further from the paper to learn within minutes: five critics, small networks, a
+smaller eta, larger step sizes and tau, more real rows in a batch, and an actor's step size that falls to zero along a
+cosine. `aggregate="mean"` trusts the mean of the critics in place of their minimum: an ablation, not RAVL.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ swapped (D4RL#19, #76, #86). The files are those that D4RL itself downloads; no 
 that of the first download is recorded and holds (see `fetch`). A folder's SHA256SUMS overrules it.
 
 The environments are the closest that the suite has: D4RL recorded Hopper-v2, HalfCheetah-v2 and Walker2d-v2 with
-mujoco-py, which match v4. Ant-v2 observes 111 numbers and Ant-v4 27: its data sets are of an environment that the
-suite does not have.
+mujoco-py, which match v4. Ant-v2 observes 111 numbers, as v3 does and later versions do not. 84 of them are contact
+forces, which are 0 in envpool's v3, and, as Gymnasium's documentation says, in v2 with mujoco-py after 2.0; whether
+they are in D4RL's files is not known here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from jaxrl_suite.errors import UserError
 
 MIRROR_VARIABLE = "JAXRL_SUITE_D4RL_URL"
 MIRROR = "https://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
-ENVS = {"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4", "ant": "Ant-v2"}
+ENVS = {"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4", "ant": "Ant-v3"}
 LEVELS = ("random", "medium", "expert", "medium-replay", "medium-expert", "full-replay")
 _NAME = re.compile(rf"({'|'.join(ENVS)})-({'|'.join(LEVELS)})-v(\d+)")
 

@@ -35,6 +35,11 @@ def assemble(columns: Columns, sim_state: Any, gamma: float, parity: str | None,
     """Apply the rules. `infer`: an episode also ends where the stored successor is not the next row."""
     timeouts = np.zeros_like(columns.terminals) if columns.timeouts is None else columns.timeouts
     flagged = columns.terminals | timeouts
+    if infer and parity is None and columns.timeouts is None and columns.next_observations is None:
+        raise UserError(
+            f"{where}: has neither timeouts nor next_observations, so that an episode that ran out of time cannot be "
+            "told from the next; add timeouts (all 0 if no episode did)"
+        )
     jumps = _jumps(columns) & ~flagged if infer and parity is None else np.zeros_like(flagged)
     ends = flagged | jumps
     completed = ends[-1]  # otherwise the file's end cut the last episode

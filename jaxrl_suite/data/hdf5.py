@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxrl_suite import types
+from jaxrl_suite.data import d4rl
 from jaxrl_suite.data.columns import END_NEXT, OPTIONAL, REQUIRED, Columns, check, require
 from jaxrl_suite.data.container import read, sha256_of, store
 from jaxrl_suite.data.episodes import assemble, cut, episode_returns
@@ -38,7 +39,6 @@ FROM_OBSERVATIONS = "from_observations"
 
 
 class _Task(NamedTuple):
-    env: str
     nq: int
     nv: int
     velocity_limit: float  # the observation clips velocities to +- this
@@ -56,10 +56,10 @@ class _Task(NamedTuple):
 
 
 _TASKS = {
-    "hopper": _Task("Hopper-v4", 6, 6, 10.0),
-    "halfcheetah": _Task("HalfCheetah-v4", 9, 9, np.inf),
-    "walker2d": _Task("Walker2d-v4", 9, 9, 10.0),
-    "ant": _Task("Ant-v4", 15, 14, np.inf, hidden=2),
+    "hopper": _Task(6, 6, 10.0),
+    "halfcheetah": _Task(9, 9, np.inf),
+    "walker2d": _Task(9, 9, 10.0),
+    "ant": _Task(15, 14, np.inf, hidden=2),
 }
 
 
@@ -222,12 +222,15 @@ def _provenance(text: str) -> dict[str, Any]:
 
 def _task(name: str | None) -> _Task | None:
     """The MuJoCo task that the first word of an environment's or file's name stands for."""
-    return _TASKS.get(re.split(r"[^a-z0-9]", (name or "").lower())[0])
+    return _TASKS.get(_first_word(name or ""))
+
+
+def _first_word(name: str) -> str:
+    return re.split(r"[^a-z0-9]", name.lower())[0]
 
 
 def _guess_env(path: Path) -> str | None:
-    task = _task(path.name)
-    return task.env if task else None
+    return d4rl.ENVS.get(_first_word(path.name))
 
 
 def _sim_state(columns: Columns, env: str | None, stated: bool, where: str) -> tuple[np.ndarray, np.ndarray] | None:

@@ -72,13 +72,13 @@ def finish(
     where: str,
     *,
     infer: bool,
-    sim_state: Any = None,
     parity: str | None = None,
     gamma: float = 0.99,
     window: Window | None = None,
     notes: dict[str, int] | None = None,
 ) -> tuple[types.Dataset, DatasetInfo]:
     """The data set of these columns and its info; with `window` those rows of it, and the info of the whole."""
+    sim_state = None if columns.qpos is None or columns.qvel is None else (columns.qpos, columns.qvel)
     dataset, returns, found = assemble(columns, sim_state, gamma, parity, infer, where)
     rows, episodes = len(dataset.episode), int(dataset.episode[-1]) + 1
     if window is not None:

@@ -4,6 +4,12 @@ An episode has `observations` [T+1 or T, obs_dim], `actions` [T, action_dim]; `r
 [T]. With T+1 observations the last one is the true final observation; with T the successor of the last row is not
 known, and that row is dropped (see `episodes`). Where a list says that an episode ends, it ends: without a flag on its
 last row it counts as truncated there. A flag earlier in an episode ends it too, and the next row begins another.
+
+An episode may have `infos`, a mapping of arrays, as Gymnasium's steps collect them: of these `qpos` and `qvel` are the
+simulator's states, if they are numbers `[rows of observations, dim]`, row by row those of the observations. Others are
+not looked at. Episodes whose states are missing or of another form, while some episode has them, get NaN, which says
+that they are unknown, and are counted in the reader's remarks: a state that belongs to another row would do harm, and
+the rows do not need one.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from jaxrl_suite.errors import UserError
 
 PER_STEP = ("rewards", "terminations", "truncations")
 FIELDS = ("observations", "actions", *PER_STEP)
+STATES = ("qpos", "qvel")  # of the simulator, in an episode's infos
 
 
 class Episode(NamedTuple):
@@ -31,6 +38,8 @@ class Episode(NamedTuple):
     rewards: np.ndarray  # [T]
     terminations: np.ndarray  # [T]
     truncations: np.ndarray  # [T]
+    qpos: np.ndarray | None = None  # [rows of observations, nq] as found
+    qvel: np.ndarray | None = None  # [rows of observations, nv] as found
 
 
 def from_episodes(
@@ -74,16 +83,58 @@ def join(episodes: list[Episode], where: str) -> tuple[Columns, dict[str, int]]:
     }
     if final:
         raw["next_observations"] = np.concatenate([e.observations[1:] for e in episodes])
-    columns = check(where, raw)
+    states, unknown_states = _states(episodes)
+    columns = check(where, raw | states)
     assert columns.timeouts is not None
     unmarked = ends[~(columns.terminals | columns.timeouts)[ends]]
     columns.timeouts[unmarked] = True
-    return columns, {"episode_ends_without_flag": len(unmarked)} if len(unmarked) else {}
+    notes = {"episode_ends_without_flag": len(unmarked), "episodes_without_sim_state": unknown_states}
+    return columns, {name: count for name, count in notes.items() if count}
+
+
+def _states(episodes: list[Episode]) -> tuple[dict[str, np.ndarray], int]:
+    """(the simulator's states as columns, if any episode has them; how many do not, though others were given some)."""
+    widths = [_widths(episode) for episode in episodes]
+    width = next(filter(None, widths), None)
+    if width is None:
+        return {}, sum(e.qpos is not None or e.qvel is not None for e in episodes)
+
+    def column(name: str, dim: int) -> np.ndarray:
+        parts = zip(episodes, widths, strict=True)
+        unknown = lambda e: np.full((len(e.actions), dim), np.nan)  # noqa: E731
+        return np.concatenate([getattr(e, name)[: len(e.actions)] if w == width else unknown(e) for e, w in parts])
+
+    columns = {f"infos/{name}": column(name, dim) for name, dim in zip(STATES, width, strict=True)}
+    return columns, sum(w != width for w in widths)
+
+
+def _widths(episode: Episode) -> tuple[int, int] | None:
+    """(nq, nv) of an episode with a state for each of its observations."""
+    rows = len(episode.observations)
+    for x in (episode.qpos, episode.qvel):
+        if x is None or x.dtype.kind not in "fiub" or x.ndim != 2 or len(x) != rows or not x.shape[1]:
+            return None
+    assert episode.qpos is not None and episode.qvel is not None
+    return episode.qpos.shape[1], episode.qvel.shape[1]
+
+
+def _entry(container: Any, name: str) -> Any:
+    return container.get(name) if isinstance(container, Mapping) else getattr(container, name, None)
+
+
+def _state(episode: Any, name: str) -> np.ndarray | None:
+    """What an episode's infos hold of that name; of no use (a shape that never fits) where it is no array."""
+    infos = _entry(episode, "infos")
+    found = infos.get(name) if isinstance(infos, Mapping) else None
+    try:
+        return None if found is None else np.asarray(found)
+    except (ValueError, TypeError):  # rows of different lengths
+        return np.zeros(0)
 
 
 def _episode(where: str, episode: Any) -> Episode:
     def field(name: str) -> np.ndarray:
-        found = episode.get(name) if isinstance(episode, Mapping) else getattr(episode, name, None)
+        found = _entry(episode, name)
         if found is None:
             raise UserError(f"{where} has no {name}; expected {', '.join(FIELDS)}")
         try:
@@ -91,7 +142,7 @@ def _episode(where: str, episode: Any) -> Episode:
         except (ValueError, TypeError) as error:  # rows of different lengths, or no numbers at all
             raise UserError(f"{where}: {name} is not an array of numbers ({error})") from error
 
-    arrays = Episode(*(field(name) for name in FIELDS))
+    arrays = Episode(*(field(name) for name in FIELDS), *(_state(episode, name) for name in STATES))
     return arrays._replace(**{name: _flat(getattr(arrays, name)) for name in PER_STEP})
 
 
@@ -102,7 +153,8 @@ def _flat(x: np.ndarray) -> np.ndarray:
 
 def _fits(where: str, episode: Episode, first: Episode) -> None:
     """Refuse an episode whose arrays do not fit each other or those of the first episode."""
-    for name, x in zip(FIELDS, episode, strict=True):
+    for name in FIELDS:
+        x = getattr(episode, name)
         if x.dtype.kind not in "fiub":
             raise UserError(f"{where}: {name} holds {x.dtype}, expected numbers")
         dims = 1 if name in PER_STEP else 2

@@ -1,10 +1,11 @@
 """Minari data sets: a folder `data/` with metadata.json, and the episodes in HDF5 or Arrow files.
 
 The layout (github.com/Farama-Foundation/Minari): `main_data.hdf5` holds a group `episode_<i>` per episode with
-`observations` [T+1, ...], `actions` [T, ...], `rewards`, `terminations`, `truncations` [T]; with `data_format` "arrow"
-each episode is a file `<i>/*.arrow` of T+1 rows, in which all but the observations end with a row of padding. The final
-observation is there, so no row is ever dropped. Episodes are taken in the order of their numbers: a group of the name
-`episode_10` comes after `episode_9`.
+`observations` [T+1, ...], `actions` [T, ...], `rewards`, `terminations`, `truncations` [T], and a group `infos`; with
+`data_format` "arrow" each episode is a file `<i>/*.arrow` of T+1 rows, in which all but observations and infos end with
+a row of padding. The final observation is there, so no row is ever dropped. Episodes are taken in the order of their
+numbers: a group of the name `episode_10` comes after `episode_9`. Of `infos`, what a collector records beside each
+observation, `qpos` and `qvel` are read (see `memory`).
 
 The package minari is not needed: HDF5 is read as other foreign files are (see `container`), Arrow through pyarrow, and
 metadata.json as text; nothing in it is imported or built, the environment's entry point included. Only flat Box spaces
@@ -30,13 +31,14 @@ from jaxrl_suite import types
 from jaxrl_suite.data.columns import Columns, check, require
 from jaxrl_suite.data.container import LARGEST_RATIO, array, one_line, opened, sha256_of
 from jaxrl_suite.data.info import DatasetInfo, Origin, Window, check_options, check_sha256, finish
-from jaxrl_suite.data.memory import FIELDS, PER_STEP, Episode, join
+from jaxrl_suite.data.memory import FIELDS, PER_STEP, STATES, Episode, join
 from jaxrl_suite.errors import UserError
 
 PREFIX = "minari:"
 ROOT_VARIABLE = "MINARI_DATASETS_PATH"
 FORMATS = ("hdf5", "arrow")
 WRITTEN_VERSION = "0.5.0"  # of the layout that `write_minari` follows
+INFOS = "infos"
 _METADATA, _MAIN = "metadata.json", "main_data.hdf5"
 _LARGEST_METADATA = 64_000_000
 _ID = re.compile(r"[A-Za-z0-9_][\w-]*(?:/[A-Za-z0-9_][\w-]*)*", re.ASCII)
@@ -208,14 +210,24 @@ def _hdf5_episodes(path: Path) -> Iterator[Episode]:
     with opened(path) as file:
         found = ((re.fullmatch(r"episode_(0|[1-9]\d{0,11})", key, re.ASCII), key) for key in file)
         for key in _numbered({int(match[1]): key for match, key in found if match}, path):
-            arrays = {name: array(file, f"{key}/{name}", path) for name in FIELDS}
+            arrays: dict[str, Any] = {name: array(file, f"{key}/{name}", path) for name in FIELDS}
             missing = [name for name, dset in arrays.items() if dset is None]
             if missing:
                 raise UserError(f"{path}: {key} has no {', '.join(missing)}; expected {', '.join(FIELDS)}")
+            arrays |= {name: _hdf5_state(file, f"{key}/{INFOS}/{name}", path) for name in STATES}
             allowed -= sum(dset.nbytes for dset in arrays.values() if dset is not None)
             if allowed < 0:
                 raise UserError(f"{path}: declares more than a file of this size can hold")
-            yield _complete(f"{path}: {key}", {name: np.asarray(dset) for name, dset in arrays.items()})
+            there = {name: np.asarray(dset) for name, dset in arrays.items() if dset is not None}
+            yield _complete(f"{path}: {key}", there)
+
+
+def _hdf5_state(file: h5py.File, key: str, path: Path) -> Any:
+    """An array of an episode's infos, or None; of no use (a shape that never fits) where it is not plain numbers."""
+    try:
+        return array(file, key, path)
+    except UserError:  # nothing was followed, and transitions do not need it
+        return np.zeros(0)
 
 
 def _complete(where: str, arrays: dict[str, np.ndarray]) -> Episode:
@@ -226,7 +238,7 @@ def _complete(where: str, arrays: dict[str, np.ndarray]) -> Episode:
     steps, rows = len(arrays["actions"]), len(arrays["observations"])
     if rows != steps + 1:
         raise UserError(f"{where}: observations has {rows} rows, expected {steps + 1} for {steps} actions")
-    return Episode(*(arrays[name] for name in FIELDS))
+    return Episode(*(arrays[name] for name in FIELDS), *(arrays.get(name) for name in STATES))
 
 
 def _arrow_files(folder: Path) -> list[Path]:
@@ -253,21 +265,37 @@ def _arrow_episodes(files: list[Path]) -> Iterator[Episode]:
         except (OSError, ValueError, TypeError, KeyError, NotImplementedError, MemoryError, IndexError) as error:
             # pyarrow's own errors derive from these
             raise UserError(f"{path}: truncated or damaged ({one_line(error)}); copy or download it again") from error
-        padded = {name: x if name == "observations" else x[:-1] for name, x in arrays.items()}
-        yield _complete(str(path), padded)
+        padded = {name: x[:-1] for name, x in arrays.items() if name in ("actions", *PER_STEP)}
+        yield _complete(str(path), arrays | padded)
 
 
 def _arrow(ipc: Any, path: Path) -> dict[str, np.ndarray]:
-    """The columns of one file, and no others: what `infos` holds is not even decoded."""
+    """The columns of one file, and no others."""
     content = path.read_bytes()
     names = ipc.open_file(content).schema.names
     missing = [name for name in FIELDS if names.count(name) != 1]
     if missing:
         raise UserError(f"{path}: has no {', '.join(missing)}; expected {', '.join(FIELDS)}")
-    options = ipc.IpcReadOptions(included_fields=[names.index(name) for name in FIELDS])
+    infos = [INFOS] if names.count(INFOS) == 1 else []
+    options = ipc.IpcReadOptions(included_fields=[names.index(name) for name in (*FIELDS, *infos)])
     table = ipc.open_file(content, options=options).read_all()
     table.validate(full=True)
-    return {name: _numbers(table.column(name), name, path) for name in FIELDS}
+    return {name: _numbers(table.column(name), name, path) for name in FIELDS} | _arrow_states(table, path)
+
+
+def _arrow_states(table: Any, path: Path) -> dict[str, np.ndarray]:
+    """The simulator's states in the column of infos; of no use (a shape that never fits) where they are no vectors."""
+    flat, states = table.flatten(), {}
+    for name in STATES:
+        column = f"{INFOS}.{name}"
+        if flat.column_names.count(column) != 1:
+            continue
+        shape = (flat.schema.field(column).metadata or {}).get(b"shape", b"")  # Minari's note on what it flattened
+        try:
+            states[name] = np.zeros(0) if b"," in shape else _numbers(flat.column(column), column, path)
+        except UserError:
+            states[name] = np.zeros(0)
+    return states
 
 
 def _numbers(column: Any, name: str, path: Path) -> np.ndarray:
@@ -350,9 +378,15 @@ def _split(rows: Columns, where: str) -> list[Episode]:
         part = slice(start, stop)
         observations = np.concatenate([rows.observations[part], rows.next_observations[stop - 1 : stop]])
         flags = rows.terminals[part], timeouts[part]
-        episodes.append(Episode(observations, rows.actions[part], rows.rewards[part], *flags))
+        states = (x if x is None else _with_final(x[part]) for x in (rows.qpos, rows.qvel))
+        episodes.append(Episode(observations, rows.actions[part], rows.rewards[part], *flags, *states))
         start = int(stop)
     return episodes
+
+
+def _with_final(states: np.ndarray) -> np.ndarray:
+    """The simulator's states of an episode, and NaN for the final observation's, which rows do not hold."""
+    return np.concatenate([states, np.full_like(states[:1], np.nan)])
 
 
 def _store(path: Path, episodes: list[Episode]) -> None:
@@ -360,8 +394,9 @@ def _store(path: Path, episodes: list[Episode]) -> None:
         for index, episode in enumerate(episodes):
             group = file.create_group(f"episode_{index}")
             group.attrs["id"], group.attrs["total_steps"] = index, len(episode.actions)
-            for name, x in zip(FIELDS, episode, strict=True):
-                group.create_dataset(name, data=x, compression="gzip", shuffle=True)
+            for name, x in zip((*FIELDS, *(f"{INFOS}/{name}" for name in STATES)), episode, strict=True):
+                if x is not None:
+                    group.create_dataset(name, data=x, compression="gzip", shuffle=True)
 
 
 def _box(size: int, bound: float | None) -> str:

@@ -44,10 +44,9 @@ def load_npz(
     check_sha256(where, sha256, expected_sha256)
     arrays, env = read(path)
     columns = check(where, arrays)
-    sim_state = None if columns.qpos is None or columns.qvel is None else (columns.qpos, columns.qvel)
     origin = Origin(name or path.stem, env, sha256, path.stat().st_size, where)
     # as in other foreign files, time-outs may be unmarked
-    return finish(columns, origin, where, infer=True, sim_state=sim_state, parity=parity, gamma=gamma, window=window)
+    return finish(columns, origin, where, infer=True, parity=parity, gamma=gamma, window=window)
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], str | None]:

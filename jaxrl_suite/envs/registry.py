@@ -24,7 +24,8 @@ _HOST = (
     _mujoco("Hopper-v4", 11, 3, termination.hopper),
     _mujoco("HalfCheetah-v4", 17, 6, termination.halfcheetah),
     _mujoco("Walker2d-v4", 17, 6, termination.walker2d),
-    _mujoco("Ant-v4", 27, 8, termination.ant),
+    _mujoco("Ant-v3", 111, 8, termination.ant),  # D4RL's: the 84 contact forces that v4 leaves out are 0 in envpool
+    _mujoco("Ant-v4", 27, 8, termination.ant),  # after v3, for "ant" is the last of them
 )
 _PURE = {
     env.spec.name: env

@@ -2,7 +2,7 @@
 
 A score is 100 (R - min) / (max - min): 0 for a random policy, 100 for the expert. The references are the same for
 all versions and all kinds of data sets of a task. Ant's are of Ant-v2, which observes 111 numbers and pays for contact
-forces; Ant-v4 does neither.
+forces; Ant-v4 does neither, and Ant-v3 in envpool observes as many and finds no such forces.
 """
 
 from __future__ import annotations

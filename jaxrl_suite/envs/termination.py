@@ -1,8 +1,8 @@
 """Termination rules of the MuJoCo tasks as functions of the successor `next_obs` `[..., obs_dim]`.
 
-The rules are Gymnasium's Hopper-v4, Walker2d-v4, HalfCheetah-v4 and Ant-v4, written in terms of the observation: it
-leaves out the x position (ant's x and y), so that the simulator's `state[i]` is `next_obs[i - 1]` (ant's
-`next_obs[i - 2]`). Each returns bool `[...]`.
+The rules are Gymnasium's Hopper-v4, Walker2d-v4, HalfCheetah-v4, Ant-v3 and Ant-v4, written in terms of the
+observation: it leaves out the x position (ant's x and y), so that the simulator's `state[i]` is `next_obs[i - 1]`
+(ant's `next_obs[i - 2]`). Each returns bool `[...]`.
 """
 
 from __future__ import annotations
