@@ -113,10 +113,10 @@ def test_no_weight_and_no_bound_leave_mbpo_as_it_is_to_the_bit():
     for more in ({"lipschitz": "adversarial", "lipschitz_weight": 0.0}, {"lipschitz_bound": float("inf")}):
         changed = dataclasses.replace(CONFIG, **{"lipschitz": "spectral", **more})
         assert not changed.smoothness().active
-    _, other, step = built(changed)
-    same, _ = step(other)
-    for a, b in zip(jax.tree.leaves(plain.agent), jax.tree.leaves(same.agent), strict=True):
-        np.testing.assert_array_equal(a, b)
+        _, other, step = built(changed)
+        same, _ = step(other)
+        for a, b in zip(jax.tree.leaves(plain.agent), jax.tree.leaves(same.agent), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 # --- models ---
