@@ -11,7 +11,7 @@ import pytest
 
 from experiments import lipschitz_probes, offline_mbrl, offline_probes, options, reproduce
 from experiments.lipschitz_arms import MECHANISMS
-from experiments.lipschitz_offline_claims import CLAIMS, SMALLER, runs
+from experiments.lipschitz_offline_claims import CLAIMS, KINDS, runs
 from jaxrl_suite import data
 from jaxrl_suite.algorithms import dyna, registry
 from jaxrl_suite.train import members
@@ -27,15 +27,17 @@ def described(needed):
 def test_settings_are_what_a_summary_will_say():
     """A claim whose settings are written in another order would find no rows, for ever."""
     needs = {needed for claim in CLAIMS for needed in claim.needs}
-    assert len(needs) == len(SMALLER) * (len(MECHANISMS) + 1)
+    assert len(needs) == sum(map(len, KINDS.values())) * (len(MECHANISMS) + 1)
     for needed in needs:
         shared, entry, config = described(needed)
         assert offline_mbrl._settings(shared, config, entry.presets["quick"]) == needed.settings
 
 
-@pytest.mark.parametrize("algo", SMALLER)
-def test_arms_differ_in_model_and_mechanism_alone(algo):
-    ensemble, single, smooth = (described(runs(algo, *arm))[2] for arm in (("none", False), ("none",), ("spectral",)))
+@pytest.mark.parametrize("algo, kind", [(algo, kind) for algo, kinds in KINDS.items() for kind in kinds])
+def test_arms_differ_in_model_and_mechanism_alone(algo, kind):
+    arms = (("none", False), ("none", True), ("spectral", True))
+    ensemble, single, smooth = (described(runs(algo, *arm, kind))[2] for arm in arms)
+    assert ensemble.dynamics.deterministic == single.dynamics.deterministic == (kind == "deterministic")
     assert (ensemble.dynamics.members, single.dynamics.members, single.dynamics.elites) == (7, 1, 1)
     assert {name for name, value in vars(single).items() if value != getattr(ensemble, name)} == {"dynamics"}
     changed = {name for name, value in vars(smooth).items() if value != getattr(single, name)}
