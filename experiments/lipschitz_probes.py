@@ -92,16 +92,19 @@ def measures(spec: Spec, config: mbpo_online.Config, algorithm: Algorithm) -> An
     return jax.jit(jax.vmap(lambda state: measure(spec, config, algorithm, state, jax.random.key(0))))
 
 
-def seconds(spec: Spec, config: mbpo_online.Config, states: Tree) -> dict[str, float]:
-    """What fits, rollouts and updates take over a whole run and population, from one tick of each timed by itself."""
+def seconds(spec: Spec, config: mbpo_online.Config, states: Tree, host: bool = False) -> dict[str, float]:
+    """What fits, rollouts and updates take over a whole run and population, from one tick of each timed by itself.
+
+    Steps of pure environments count with the updates; those on a `host` are not counted.
+    """
     tick = mbpo_online.parts(spec, config, actor_critic.make(spec, config.actor_critic()))
     ticks = (config.steps - config.explore) // config.period
-    parts = {"fit": tick.fit, "dream": tick.dream, "learn": tick.learn}
-    if config.real == config.batch:
-        parts = {"learn": tick.learn}
-    found = dict.fromkeys(("fit", "dream", "learn"), 0.0)
-    for name, part in parts.items():
-        found[name] = timed(jax.jit(jax.vmap(part)), states) * ticks
+    parts = {"fit": tick.fit, "dream": tick.dream} if config.real < config.batch else {}
+    often = config.period // config.envs if host else 1
+    learn = (lambda state: tick.improve(state, state.key)) if host else tick.learn
+    found = dict.fromkeys(("fit", "dream"), 0.0)
+    found |= {name: timed(jax.jit(jax.vmap(part)), states) * ticks for name, part in parts.items()}
+    found["learn"] = timed(jax.jit(jax.vmap(learn)), states) * ticks * often
     return {f"seconds_{name}": value for name, value in found.items()}
 
 

@@ -58,10 +58,14 @@ def test_one_text_names_a_mechanism_on_every_model():
     assert lipschitz_arms.text(Arm("probabilistic-ensemble")) == ""
 
 
-def test_other_steps_are_arms_of_their_own_that_say_so():
+def test_other_steps_and_the_host_are_arms_of_their_own_that_say_so():
     longer = Arm("probabilistic-single", "spectral", 30_000)
     assert lipschitz_arms.text(longer) == "lipschitz=spectral lipschitz_bound=5 steps=30000"
     assert lipschitz_arms.text(longer._replace(mechanism="none"), episodes=5) == "steps=30000 episodes=5"
+    hosted = longer._replace(steps=0, host=True)
+    assert lipschitz_arms.text(hosted) == "lipschitz=spectral lipschitz_bound=5 host=True"
+    of = lambda arm: ensemble_vs_lipschitz.Group(arm, (0,), ensemble_vs_lipschitz.Options(env="hopper"), None)  # noqa: E731
+    assert of(hosted).run_ids != of(hosted._replace(host=False)).run_ids
     config = longer.config("hopper", "quick")
     assert (config.steps, config.evaluations, config.lipschitz) == (30_000, lipschitz_arms.EVALUATIONS, "spectral")
     assert dataclasses.replace(config, steps=6_000, evaluations=10) == longer._replace(steps=0).config(
@@ -69,7 +73,7 @@ def test_other_steps_are_arms_of_their_own_that_say_so():
     )
     assert lipschitz_arms.steps_of("hopper", "quick", 30_000) == 30_000
     assert lipschitz_arms.steps_of("hopper", "quick", 6_000) == lipschitz_arms.steps_of("hopper", "quick", 0) == 0
-    assert {arm.steps for arm in lipschitz_arms.chosen("sac,sac-utd", "", 30_000)} == {30_000}
+    assert {arm.steps for arm in lipschitz_arms.chosen("sac,sac-utd", "", steps=30_000)} == {30_000}
 
 
 def test_published_run_ids_are_those_of_the_arms_they_name():
@@ -240,18 +244,20 @@ def test_runs_of_other_steps_have_a_figure_of_their_own(tmp_path):
     folder.mkdir()
     made = [row for row in rows(2) if row["algo"] in ("probabilistic-ensemble", "sac-utd") and not row["settings"]]
     longer = [row | {"run_id": f"L{row['run_id']}", "settings": "steps=2000", "env_steps": 2000} for row in made]
+    hosted = [row | {"run_id": f"H{row['run_id']}", "settings": "host=True"} for row in made]
     other = [row | {"run_id": f"O{row['run_id']}", "settings": "episodes=5"} for row in made]
-    pd.DataFrame([*made, *longer, *other]).to_csv(folder / "summary.csv", index=False)
+    pd.DataFrame([*made, *longer, *hosted, *other]).to_csv(folder / "summary.csv", index=False)
     points = [
         {"run_id": row["run_id"], "seed": row["seed"], "update": 10, "return_mean": float(len(row["settings"]))}
         | {"score": 0.0, "q_start": 0.0, "mc_start": 0.0, "schema_version": curves.SCHEMA_VERSION}
-        for row in (*made, *longer, *other)
+        for row in (*made, *longer, *hosted, *other)
     ]
     pd.DataFrame(points)[list(curves.COLUMNS)].to_csv(folder / curves.CURVES, index=False)
     drawn = figures.draw(tmp_path)
     stem = f"{EXPERIMENT}/pendulum"
-    assert set(drawn) == {f"{stem}-returns", f"{stem}-steps=2000-returns"}
-    for name, steps, value in (("", 1000, 0.0), ("-steps=2000", 2000, 10.0)):
+    wanted = {"": (1000, 0.0), "-steps=2000": (2000, 10.0), "-host=True": (1000, 9.0)}
+    assert set(drawn) == {f"{stem}{name}-returns" for name in wanted}
+    for name, (steps, value) in wanted.items():
         for line in drawn[f"{stem}{name}-returns"].axes[0].lines:
             assert (line.get_xdata()[0], line.get_ydata()[0]) == (steps, value)
 
@@ -272,6 +278,7 @@ def run(monkeypatch, *words):
         (["--mechanisms=spectrum"], "spectral"),
         (["--preset=fast"], "preset"),
         (["--episodes=0"], "at least 1"),
+        (["--host"], "Pendulum-v1 is a pure environment"),
         (["--env=hopper", "--steps=-1"], "expected 1000 steps of exploration and a multiple of 125"),
         (["--env=hopper", "--steps=1000"], "or 0 for the preset's 6000"),
         (["--env=hopper", "--steps=30001"], "such as 11000"),
