@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -211,6 +212,25 @@ def test_the_list_of_claims_counts_those_without_runs(tmp_path):
     pd.DataFrame([dict.fromkeys(claims.COLUMNS, "x") | one]).to_csv(folder / "claims.csv", index=False)
     judged, _, lacking = claims.overview(tmp_path).partition("## No runs yet")
     assert "1.0 [0.5, 1.5]" in judged and f"| ensemble_vs_lipschitz: hopper | 16 | {command}" in lacking
+
+
+# --- after a run ---
+@pytest.mark.parametrize("mechanism, told", [("spectral", 1), ("none", 0)])
+def test_a_run_whose_bound_is_below_the_slope_of_its_returns_says_so(mechanism, told, monkeypatch, tmp_path):
+    notes = []
+    display = types.SimpleNamespace(note=notes.append)
+    group = ensemble_vs_lipschitz.Group(
+        Arm("deterministic-single", mechanism), (0, 1), ensemble_vs_lipschitz.Options(), display
+    )
+    measured = dict.fromkeys(lipschitz_probes.MEASURES, 1.0) | {"lipschitz_upper": 4.0, "slope_needed": 5.0}
+    rows = [{"key_id": run_id, "run_id": run_id, "evaluation": 1, **measured} for run_id in group.run_ids]
+    rundir.upsert_rows(tmp_path / ensemble_vs_lipschitz.DIAGNOSTICS, rows, list(rows[0]), "key_id")
+    taken = dict.fromkeys(ensemble_vs_lipschitz.PARTS, 1.0)
+    monkeypatch.setattr(lipschitz_probes, "seconds", lambda *_: taken)
+    found = [{"run_id": run_id} for run_id in group.run_ids]
+    group.complete(found, None, types.SimpleNamespace(result=None), tmp_path / "run")
+    assert found[1]["slope_needed"] == 5.0 and found[1]["seconds_seed"] == 1.5
+    assert len(notes) == told and all("raise the bound" in note for note in notes)
 
 
 # --- figures ---
