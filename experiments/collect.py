@@ -50,7 +50,7 @@ class Options:
     """Options of a collection."""
 
     env: str = "hopper"
-    """Environment: hopper, halfcheetah, walker2d, or a pure one, such as pendulum."""
+    """Environment: hopper, halfcheetah, walker2d, ant, or a pure one, such as pendulum."""
     level: str = "medium-replay"
     """What to record: random, medium, medium-replay, expert, medium-expert."""
     seed: int = 0

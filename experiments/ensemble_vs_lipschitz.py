@@ -56,7 +56,7 @@ class Options:
     """Options of the experiment."""
 
     env: str = "pendulum"
-    """Environment: pendulum, cartpole_swingup; hopper, walker2d, halfcheetah (with the extra mujoco)."""
+    """Environment: pendulum, cartpole_swingup; hopper, walker2d, halfcheetah, ant (with the extra mujoco)."""
     preset: str = "quick"
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (MBPO's sizes, an accelerator)."""
     models: str = ""

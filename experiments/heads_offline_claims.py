@@ -10,14 +10,17 @@ claims about three data sets were written. The runs with `one_sided` are made by
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from experiments.curves import CURVE
 from experiments.needs import needed
 from experiments.offline_mbrl import EXPERIMENT, PUBLISHED
-from jaxrl_suite.report.claims import Claim, Needed, above, above_column, above_mean
+from jaxrl_suite.report.claims import Claim, Evidence, Needed, Rows, above, above_column, above_mean, level
 
 DATASETS = tuple(f"{task}-medium-replay-mini" for task in ("hopper", "halfcheetah", "walker2d"))
 DATASET = DATASETS[0]
@@ -147,6 +150,62 @@ def _tuned() -> tuple[Claim, ...]:
     )
 
 
+def late_gain(needs: Sequence[Needed]) -> Callable[[Rows], Evidence]:
+    """What the score gains from half of the updates to the end, by seed, as a mean over tasks."""
+
+    def gain(row: Mapping[str, Any]) -> float:
+        curve = row[CURVE]
+        half = next(at for at in curve if at["update"] >= curve[-1]["update"] / 2)
+        return curve[-1]["score"] - half["score"]
+
+    def evidence(rows: Rows) -> Evidence:
+        known = [{**row, "late_gain": gain(row)} for row in rows if CURVE in row]
+        found = [level("late_gain", need)(known) for need in needs]
+        gains = [dict(zip(one.seeds, one.differences, strict=True)) for one in found]
+        seeds = sorted(set.intersection(*map(set, gains)))
+        return Evidence(np.array([np.mean([of_task[seed] for of_task in gains]) for seed in seeds]), tuple(seeds))
+
+    return evidence
+
+
+def _degrading() -> tuple[Claim, ...]:
+    """Whether more gradient steps cost CQL score, with squared error and with HL-Gauss."""
+    where = f"on {len(DATASETS)} data sets ({', '.join(DATASETS)}), cql with"
+    shared: dict[str, Any] = {
+        "source": f"{PAPER}; analogue of ours",
+        "experiment": EXPERIMENT,
+        "family": "more gradient steps in CQL",
+        "seeds": SEEDS,
+    }
+    words = "mean over seeds of the score's gain from half of the updates to the end, itself a mean over data sets"
+    mse, gauss = (tuple(runs("cql", head, dataset=dataset) for dataset in DATASETS) for head in ("mse", "hl_gauss"))
+    return (
+        Claim(
+            id="offline-mse-degrades-cql",
+            statement=f"{where} squared error loses score in the second half of its updates",
+            needs=mse,
+            statistic=f"{words}, with its sign changed, 95% t-interval",
+            evidence=negated(late_gain(mse)),
+            **shared,
+        ),
+        Claim(
+            id="offline-hl-gauss-does-not-degrade-cql",
+            statement=f"{where} HL-Gauss loses less than {SCORE:g} points in the second half of its updates",
+            needs=gauss,
+            statistic=f"{words}, 95% t-interval",
+            evidence=late_gain(gauss),
+            kind="non-inferiority",
+            margin=SCORE,
+            **shared,
+        ),
+    )
+
+
+def negated(found: Callable[[Rows], Evidence]) -> Callable[[Rows], Evidence]:
+    """Evidence with its sign changed: what is claimed to be lost."""
+    return lambda rows: found(rows)._replace(differences=-found(rows).differences)
+
+
 def _of_cql() -> tuple[Claim, ...]:
     """CQL has the paper's other heads too."""
     pairs = (("hl-gauss", "two-hot"), ("hl-gauss", "c51"))
@@ -255,5 +314,6 @@ CLAIMS = (
     *_begun(),
     *_fault(),
     *_together(),
+    *_degrading(),
     *_tuned(),
 )

@@ -18,7 +18,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments import claims, offline_mbrl, options, publishing
+from experiments import claims, curves, offline_mbrl, options, publishing
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report.claims import REPORTED, Claim, Finding, Needed, judge
@@ -143,7 +143,8 @@ def main() -> int:
     if code:
         return code
     rows = rows_of(needed, chosen)
-    console.print(shown(judge(tested, rows), published_records(publishing.RESULTS, chosen.preset)))
+    curved = curves.joined(rows, curves.of_rows(rows, chosen.out / offline_mbrl.EXPERIMENT))
+    console.print(shown(judge(tested, curved), published_records(publishing.RESULTS, chosen.preset)))
     if chosen.publish:
         publishing.publish_all(rows, offline_mbrl.EXPERIMENT, chosen.out, console)
     return 0

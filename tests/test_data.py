@@ -276,6 +276,7 @@ def test_the_only_episode_counts_though_cut(folder):
         ("hopper_medium-v2.hdf5", "Hopper-v4"),
         ("halfcheetah-random.hdf5", "HalfCheetah-v4"),
         ("walker2d.expert.h5", "Walker2d-v4"),
+        ("ant-medium-mini.hdf5", "Ant-v4"),
         ("my-hopper.hdf5", None),
     ],
 )
@@ -292,11 +293,17 @@ def test_provenance_that_is_not_a_json_object_is_ignored(folder, text):
 
 @pytest.mark.parametrize(
     ("env", "obs_dim", "nq", "clips"),
-    [("Hopper-v4", 11, 6, True), ("Walker2d-v4", 17, 9, True), ("HalfCheetah-v4", 17, 9, False)],
+    [
+        ("Hopper-v4", 11, 6, True),
+        ("Walker2d-v4", 17, 9, True),
+        ("HalfCheetah-v4", 17, 9, False),
+        ("Ant-v4", 27, 15, False),
+    ],
 )
 def test_sim_state_is_read_off_the_observation(folder, env, obs_dim, nq, clips):
     arrays = make([(4, TERMINAL), (3, CUT)], obs_dim=obs_dim)
-    arrays["observations"][0, -1], arrays["observations"][4, nq] = -10.0, 10.0  # first rows: nobody's successor
+    seen = 13 if env == "Ant-v4" else nq - 1
+    arrays["observations"][0, -1], arrays["observations"][4, seen + 1] = -10.0, 10.0  # first rows: nobody's successor
     arrays["observations"][4, 0] = 11.0  # a position is not clipped
     path = folder / "sim.hdf5"
     data.write(path, arrays, env, {}, "MIT", "a test")
@@ -305,9 +312,9 @@ def test_sim_state_is_read_off_the_observation(folder, env, obs_dim, nq, clips):
     qpos, qvel = dataset.sim_state
     obs = arrays["observations"]
     assert qpos.shape == (7, nq) and qpos.dtype == qvel.dtype == np.float32
-    np.testing.assert_array_equal(qpos[:, 0], 0)
-    np.testing.assert_array_equal(qpos[:, 1:], obs[:, : nq - 1])
-    expected = obs[:, nq - 1 :].copy()
+    np.testing.assert_array_equal(qpos[:, : nq - seen], 0)
+    np.testing.assert_array_equal(qpos[:, nq - seen :], obs[:, :seen])
+    expected = obs[:, seen:].copy()
     expected[[0, 4] if clips else []] = np.nan
     np.testing.assert_array_equal(qvel, expected)
 

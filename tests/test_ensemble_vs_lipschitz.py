@@ -293,7 +293,7 @@ def run(monkeypatch, *words):
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["--env=ant"], "environment of this experiment"),
+        (["--env=humanoid"], "environment of this experiment"),
         (["--models=both"], "arm"),
         (["--mechanisms=spectrum"], "spectral"),
         (["--preset=fast"], "preset"),

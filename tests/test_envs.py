@@ -63,10 +63,23 @@ WALKER = [
     (False, {"s2": -500.0}),  # only height and angle count
     (True, {"s1": math.nan}),
 ]
+ANT = [
+    (True, {}),  # 1.25 is too high
+    (False, {"s0": 0.75}),
+    (True, {"s0": 0.199}),
+    (False, {"s0": 0.2}),  # the limits are inside
+    (False, {"s0": 1.0}),
+    (True, {"s0": 1.001}),
+    (False, {"s0": 0.75, "s1": -500.0, "s26": 500.0}),  # no other entry is bounded
+    (True, {"s0": 0.75, "s26": math.inf}),
+    (True, {"s0": 0.75, "s4": math.nan}),
+    (True, {"s0": math.nan}),
+]
 
 
 @pytest.mark.parametrize(
-    ("rule", "size", "cases"), [(termination.hopper, 11, HOPPER), (termination.walker2d, 17, WALKER)]
+    ("rule", "size", "cases"),
+    [(termination.hopper, 11, HOPPER), (termination.walker2d, 17, WALKER), (termination.ant, 27, ANT)],
 )
 def test_every_clause_of_a_termination_rule(rule, size, cases):
     states = np.stack([row(size, **entries) for _, entries in cases])
@@ -95,7 +108,7 @@ def test_scores_are_the_affine_map_of_d4rl():
     expected = {"halfcheetah": (-280.178953, 12135.0), "hopper": (-20.272305, 3234.3)}
     expected |= {"walker2d": (1.629008, 4592.3), "ant": (-325.6, 3879.7)}
     assert expected == scores.REFERENCES
-    for name in ("halfcheetah", "hopper", "walker2d"):
+    for name in expected:
         assert (envs.spec(name).score_min, envs.spec(name).score_max) == expected[name]
 
 
@@ -336,7 +349,9 @@ def test_autoresets_state_can_be_donated():
 
 
 # --- Registry ---
-@pytest.mark.parametrize("task", [("Hopper-v4", 11, 3), ("HalfCheetah-v4", 17, 6), ("Walker2d-v4", 17, 6)])
+@pytest.mark.parametrize(
+    "task", [("Hopper-v4", 11, 3), ("HalfCheetah-v4", 17, 6), ("Walker2d-v4", 17, 6), ("Ant-v4", 27, 8)]
+)
 def test_host_tasks_by_every_name(task):
     canonical, obs_dim, action_dim = task
     for name in (canonical, canonical.lower(), canonical.upper(), canonical[:-3], canonical[:-3].lower()):
@@ -459,7 +474,7 @@ def test_a_time_limit_truncates_with_the_true_successor():
 
 
 def test_the_registrys_horizons_are_envpools():
-    for name in ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4"):
+    for name in ("Hopper-v4", "HalfCheetah-v4", "Walker2d-v4", "Ant-v4"):
         spec, host = registry.spec(name), envpool.make_spec(name)
         assert host.config.max_episode_steps == spec.horizon
         assert host.observation_space.shape == (spec.obs_dim,) and host.action_space.shape == (spec.action_dim,)

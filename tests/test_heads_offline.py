@@ -91,3 +91,22 @@ def test_the_best_step_size_of_each_head_is_taken_and_claimed_about(tmp_path, mo
     monkeypatch.setattr(heads_offline_claims, "rates", lambda: rates(path))
     (claim,) = heads_offline_claims._tuned()  # of the others the table knows nothing
     assert [need.settings for need in claim.needs] == ["head=hl_gauss critic_lr=0.003", ""]
+
+
+def test_gains_are_those_after_half_of_the_updates_over_tasks_and_seeds_that_finished_all():
+    """And a curve of an odd number of evaluations is halved at the first that is not before the middle."""
+    needs = [runs("cql", dataset=dataset) for dataset in DATASETS[:2]]
+
+    def row(need, seed, scores):
+        curve = [{"update": 10 * (index + 1), "score": score} for index, score in enumerate(scores)]
+        known = {"algo": need.algo, "dataset": need.dataset, "settings": need.settings, "status": "finished"}
+        return {**known, "seed": seed, "curve": curve}
+
+    rows = [row(needs[0], 0, [9, 5, 7]), row(needs[1], 0, [0, 2, 0]), row(needs[0], 1, [0, 0, 9])]
+    found = heads_offline_claims.late_gain(needs)(rows)
+    assert found.seeds == (0,)  # seed 1 lacks a task
+    assert found.differences.tolist() == [0.0]  # (7 - 5 + 0 - 2) / 2
+    assert heads_offline_claims.negated(heads_offline_claims.late_gain(needs[:1]))(rows).differences.tolist() == [
+        -2,
+        -9,
+    ]

@@ -24,7 +24,7 @@ from jaxrl_suite.envs.probes import PROBES
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import ensemble, imagine, oracle, transforms, uncertainty, worlds
 from jaxrl_suite.models.ensemble import EnsembleConfig
-from jaxrl_suite.train import session
+from jaxrl_suite.train import record, session
 from jaxrl_suite.train.memory import learn
 from jaxrl_suite.types import Dataset, Env, Spec, Stats, Timestep, Transition
 
@@ -151,6 +151,22 @@ def test_mujoco_goes_on_from_bundled_data_as_the_data_do(name):
     np.testing.assert_allclose(found.obs[known], rows.transitions.next_obs[known], rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(found.reward[known], rows.transitions.reward[known], rtol=1e-3, atol=1e-3)
     np.testing.assert_array_equal(found.discount[known], rows.transitions.discount[known])
+
+
+def test_ant_goes_on_from_recorded_data_as_the_data_do(tmp_path):
+    """Its x and y are lost in the data, and with them, of the reward, where MuJoCo last saw the torso."""
+    pytest.importorskip("mujoco")
+    rng = np.random.default_rng(0)
+    arrays = record.rollout("Ant-v4", lambda obs, step: rng.uniform(-1, 1, (len(obs), 8)).astype(np.float32), 300, 0)
+    data.write(tmp_path / "ant.hdf5", arrays, "Ant-v4", {}, "MIT", "a test")
+    rows = jax.tree.map(jnp.asarray, data.load(str(tmp_path / "ant.hdf5"))[0])
+    model = oracle.of("ant")
+    params = model.init(KEY, STATS)
+    _, found = jax.jit(model.step)(params, model.start(params, rows), rows.transitions.action, KEY)
+    error = np.abs(np.asarray(found.obs) - rows.transitions.next_obs).max(-1)
+    assert np.median(error) < 1e-3 and np.quantile(error, 0.95) < 2e-2  # contacts, and another MuJoCo in envpool
+    np.testing.assert_allclose(found.reward, rows.transitions.reward, atol=0.15)
+    np.testing.assert_array_equal(found.discount, rows.transitions.discount)
 
 
 # --- pessimism about the truth ---

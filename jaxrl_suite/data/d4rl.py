@@ -5,7 +5,8 @@ swapped (D4RL#19, #76, #86). The files are those that D4RL itself downloads; no 
 that of the first download is recorded and holds (see `fetch`). A folder's SHA256SUMS overrules it.
 
 The environments are the closest that the suite has: D4RL recorded Hopper-v2, HalfCheetah-v2 and Walker2d-v2 with
-mujoco-py, which match v4. Ant-v2 observes 111 numbers, and later versions do not.
+mujoco-py, which match v4. Ant-v2 observes 111 numbers and Ant-v4 27: its data sets are of an environment that the
+suite does not have.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ files keep only `episode_end_next_observations` [episodes, obs_dim], in order. A
 `env`, `env_version`, `level`, `licence`, `source`, `provenance` (JSON), `sim_state`.
 
 `sim_state = "from_observations"`: the simulator's state is read off the observation, qpos = [0, obs[:nq-1]] and
-qvel = obs[nq-1:]. That is exact up to the translation along x (which no reward or observation depends on) and to
-float32. Hopper and Walker2d clip velocities in the observation to +-10: rows with such a velocity get NaN qvel.
+qvel = obs[nq-1:], in ant with two zeros in place of one. That is exact up to the translation along x, and ant's along y
+(which no reward or observation depends on), and to float32. Hopper and Walker2d clip velocities in the observation to
++-10: rows with such a velocity get NaN qvel.
 
 A reader's own remarks (rows dropped, ends inferred) are added to the provenance under the key `reader`, if any.
 In files that are not ours an episode also ends where next_observations[i] differs from observations[i+1], because
@@ -41,12 +42,24 @@ class _Task(NamedTuple):
     nq: int
     nv: int
     velocity_limit: float  # the observation clips velocities to +- this
+    hidden: int = 1  # first entries of qpos that are not observed
+
+    @property
+    def seen(self) -> int:
+        """Positions in an observation."""
+        return self.nq - self.hidden
+
+    @property
+    def width(self) -> int:
+        """Numbers in an observation."""
+        return self.seen + self.nv
 
 
 _TASKS = {
     "hopper": _Task("Hopper-v4", 6, 6, 10.0),
     "halfcheetah": _Task("HalfCheetah-v4", 9, 9, np.inf),
     "walker2d": _Task("Walker2d-v4", 9, 9, 10.0),
+    "ant": _Task("Ant-v4", 15, 14, np.inf, hidden=2),
 }
 
 
@@ -162,7 +175,7 @@ def write(
         "provenance": json.dumps(provenance, sort_keys=True),
     }
     task = _task(env)
-    if task is not None and columns.observations.shape[1] == task.nq - 1 + task.nv:
+    if task is not None and columns.observations.shape[1] == task.width:
         attributes["sim_state"] = FROM_OBSERVATIONS
     store(path, _stored(columns), attributes)
     return sha256_of(path)
@@ -225,9 +238,9 @@ def _sim_state(columns: Columns, env: str | None, stated: bool, where: str) -> t
     if not stated or task is None:
         return None
     obs = columns.observations
-    if obs.shape[1] != task.nq - 1 + task.nv:
-        raise UserError(f"{where}: observations has {obs.shape[1]} columns, {env} has {task.nq - 1 + task.nv}")
-    qpos = np.concatenate([np.zeros_like(obs[:, :1]), obs[:, : task.nq - 1]], axis=1)
-    qvel = obs[:, task.nq - 1 :].copy()
+    if obs.shape[1] != task.width:
+        raise UserError(f"{where}: observations has {obs.shape[1]} columns, {env} has {task.width}")
+    qpos = np.concatenate([np.zeros_like(obs[:, : task.hidden]), obs[:, : task.seen]], axis=1)
+    qvel = obs[:, task.seen :].copy()
     qvel[(np.abs(qvel) >= task.velocity_limit).any(axis=1)] = np.nan
     return qpos, qvel

@@ -151,7 +151,7 @@ def _load_d4rl(
         path = d4rl.download(remote)
     dataset, info = load_file(path, remote.name, parity, gamma, d4rl.expected(remote), window)
     source = f"D4RL, {remote.url}" if info.source == NOT_STATED else info.source
-    return dataset, info._replace(env=info.env or remote.env, source=source)
+    return dataset, info._replace(env=remote.env, source=source)
 
 
 def names() -> tuple[str, ...]:

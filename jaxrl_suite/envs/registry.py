@@ -24,6 +24,7 @@ _HOST = (
     _mujoco("Hopper-v4", 11, 3, termination.hopper),
     _mujoco("HalfCheetah-v4", 17, 6, termination.halfcheetah),
     _mujoco("Walker2d-v4", 17, 6, termination.walker2d),
+    _mujoco("Ant-v4", 27, 8, termination.ant),
 )
 _PURE = {
     env.spec.name: env

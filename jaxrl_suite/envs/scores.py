@@ -1,7 +1,8 @@
 """D4RL's reference returns and normalised scores (Fu et al. 2020, arXiv 2004.07219).
 
 A score is 100 (R - min) / (max - min): 0 for a random policy, 100 for the expert. The references are the same for
-all versions and all kinds of data sets of a task.
+all versions and all kinds of data sets of a task. Ant's are of Ant-v2, which observes 111 numbers and pays for contact
+forces; Ant-v4 does neither.
 """
 
 from __future__ import annotations
