@@ -69,7 +69,7 @@ class Options:
     steps: int = 0
     """Environment steps in all, exploration included; 0 for the preset's. With others a run is evaluated 30 times."""
     host: bool = False
-    """Step hopper, walker2d or halfcheetah in envpool, by a loop on the host, and not inside the program."""
+    """Step a MuJoCo task in envpool, by a loop on the host, and not inside the program."""
     episodes: int = lipschitz_arms.EPISODES
     """Episodes per evaluation and seed."""
     out: Path = Path("runs")
