@@ -7,7 +7,7 @@ act in are inside. Unlike the box's, such an edge is one of rollouts, not of pla
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,19 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
-from rich.table import Table
 
 from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import dyna
 from jaxrl_suite.models import imagine, transforms, uncertainty
 from jaxrl_suite.report import stats
-from jaxrl_suite.train import rundir, session
-from jaxrl_suite.train.members import Member
+from jaxrl_suite.train import session
 from jaxrl_suite.types import Algorithm, Array, Dataset, Key, Spec, Tree
 
-TITLE = "Edge of reach: standard deviations of critics and of the model's members, inside rollouts and at their ends"
-FILE, KEY = "diagnosis.csv", "key_id"
 STARTS = 500
 MEASURE = "ensemble_std"  # of models.uncertainty: the dynamics penalty that stands beside the critics' spread
 
@@ -98,69 +93,12 @@ def of_run(path: Path, dataset: Dataset) -> list[dict[str, float]]:
     """
     run = session.load(path)
     ask = asker(run.algorithm, run.spec, session.build(run.config).config, dataset)
-    return [ask(_member(run.parameters, index)) for index in range(len(run.members))]
+    return [ask(member(run.parameters, index)) for index in range(len(run.members))]
 
 
-def observer(ask: Ask, members: Sequence[Member], path: Path) -> Callable[[Tree, int], None]:
-    """What `loop.Job.observe` takes: asks every member at every evaluation, for diagnosis.csv in the run's folder.
-
-    A run that is resumed asks again where it was cut back, and the same rows take the place of the old ones.
-    """
-
-    def observe(states: Tree, update: int) -> None:
-        who = [(member.seed, member.variant.settings) for member in members]
-        _write(path, update, who, [ask(_member(states, index)) for index in range(len(members))])
-
-    return observe
-
-
-def written(path: Path, dataset: Dataset) -> list[dict[str, Any]]:
-    """The rows of a finished run's last evaluation, asked now and written where they were not at the time."""
-    run = session.load(path)
-    last = int(run.evals["update"].max())
-    known = _read(path, last)
-    if len(known) < len(run.members):
-        # A run without variants is loaded without the words for its settings; its evaluations have them.
-        lines = run.evals[run.evals["update"] == last]
-        _write(path, last, list(zip(lines["seed"], lines["settings"], strict=True)), of_run(path, dataset))
-        known = _read(path, last)
-    return known
-
-
-def _read(path: Path, update: int) -> list[dict[str, Any]]:
-    """The rows of an evaluation; none where nothing was asked then."""
-    if not (path / FILE).exists():
-        return []
-    rows = pd.read_csv(path / FILE, dtype={"settings": str}).fillna({"settings": ""})
-    return [
-        {str(name): value for name, value in row.items()} for row in rows[rows["update"] == update].to_dict("records")
-    ]
-
-
-def _member(states: Tree, index: int) -> Tree:
+def member(states: Tree, index: int) -> Tree:
+    """The state of one member of a population."""
     return jax.tree.map(lambda leaf: leaf[index], states)
-
-
-def _write(path: Path, update: int, who: Sequence[tuple[int, str]], found: Sequence[Mapping[str, float]]) -> None:
-    rows = [
-        {KEY: f"{update}-{place}", "update": update, "seed": seed, "settings": settings, **columns}
-        for place, ((seed, settings), columns) in enumerate(zip(who, found, strict=True))
-    ]
-    rundir.upsert_rows(path / FILE, rows, list(rows[0]), KEY)
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A diagnosis for the terminal, a row per member: of the last evaluation."""
-    shown = Table(
-        "seed", "settings", "targets at the ends", "critics differ inside", "at the ends", "effect", title=TITLE
-    )
-    for name in ("model differs inside", "at the ends"):
-        shown.add_column(name)
-    names = ("inside_spread", "edge_spread", "spread_effect", "inside_penalty", "edge_penalty")
-    for row in rows:
-        numbers = [f"{float(row[name]):.3g}" for name in names]
-        shown.add_row(str(row["seed"]), str(row["settings"]), f"{float(row['edge_share']):.1%}", *numbers)
-    return shown
 
 
 def _columns(config: Any, found: Found) -> dict[str, float]:

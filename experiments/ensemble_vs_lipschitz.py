@@ -2,8 +2,9 @@
 
 Online MBPO with {probabilistic, deterministic} x {ensemble, single} models and {none, spectral, adversarial, random}
 mechanisms on the critics, beside SAC with one update per step (sac) and with as many as MBPO has (sac-utd), in a pure
-environment. All seeds of an arm train as one program, arms one after another, so that each has its own time. The same
-command resumes what was stopped, and prints what has finished.
+environment: MuJoCo's tasks step inside the program, too, or in envpool with --host. All seeds of an arm train as one
+program, arms one after another, so that each has its own time. The same command resumes what was stopped, and prints
+what has finished.
 
 Rows per seed go to <out>/ensemble_vs_lipschitz/summary.csv, and what is measured over training (value-aware model error
 on held-out real rows, bound and estimates of the value's slope) to diagnostics.csv beside it. The paper is Zheng et al.
@@ -23,7 +24,7 @@ import pandas as pd
 from rich.table import Table
 
 from experiments import curves, lipschitz_arms, lipschitz_claims, lipschitz_probes, options, studies
-from experiments.lipschitz_arms import AGENT, EXPERIMENT, SOLVED, Arm
+from experiments.lipschitz_arms import AGENT, EXPERIMENT, HOST_AGENT, SOLVED, Arm
 from jaxrl_suite import mesh
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import registry as envs
@@ -67,6 +68,8 @@ class Options:
     """How many seeds, from 0 on (5), or a range (1000:1002); by default 5."""
     steps: int = 0
     """Environment steps in all, exploration included; 0 for the preset's. With others a run is evaluated 30 times."""
+    host: bool = False
+    """Step a MuJoCo task in envpool, by a loop on the host, and not inside the program."""
     episodes: int = lipschitz_arms.EPISODES
     """Episodes per evaluation and seed."""
     out: Path = Path("runs")
@@ -89,7 +92,8 @@ class Group(studies.Group):
         options.require_positive(self.config)
         self.spec = envs.spec(chosen.env)
         plan = {"dataset": chosen.env, "rows": 1, "preset": chosen.preset, "episodes": chosen.episodes}
-        self.frozen = session.freeze(EXPERIMENT, algorithms.get(AGENT), self.config, self.spec.name, **plan)
+        agent = algorithms.get(HOST_AGENT if arm.host else AGENT)
+        self.frozen = session.freeze(EXPERIMENT, agent, self.config, self.spec.name, **plan)
         self.id = identity.group_id(self.frozen, seeds, None, mesh.parse("data:1", 1, False).layout())
         self.run_ids = [identity.run_id(self.frozen, seed) for seed in seeds]
         self.configs = [self.frozen] * len(seeds)
@@ -109,6 +113,7 @@ class Group(studies.Group):
             seeds=self.seeds,
             config=self.frozen,
             episodes=self.chosen.episodes,
+            host_envs=self.config.envs if self.arm.host else 0,
             checkpoint_seconds=self.chosen.checkpoint_seconds,
             evaluator=_evaluator(self, built, folder / DIAGNOSTICS),
         )
@@ -117,7 +122,7 @@ class Group(studies.Group):
         """Add to the rows what the last evaluation has measured, and warn of a bound that is too tight."""
         told = rundir.read_rows(path.parent / DIAGNOSTICS)
         found = {row["run_id"]: row for row in sorted(told, key=lambda row: row["evaluation"])}  # the last one stays
-        taken = lipschitz_probes.seconds(self.spec, self.config, outcome.result)
+        taken = lipschitz_probes.seconds(self.spec, self.config, outcome.result, self.arm.host)
         own = sum(taken.values()) / len(self.seeds)
         for row in rows:
             row |= {"algo": self.arm.model, "settings": self.settings, **taken}
@@ -178,7 +183,10 @@ def main() -> int:
     if chosen.episodes < 1:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
     steps = lipschitz_arms.steps_of(chosen.env, chosen.preset, chosen.steps)
-    display, arms = Display(console), lipschitz_arms.chosen(chosen.models, chosen.mechanisms, steps)
+    display, arms = (
+        Display(console),
+        lipschitz_arms.chosen(chosen.models, chosen.mechanisms, steps=steps, host=chosen.host),
+    )
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
     studies.check_publish(chosen.publish, chosen.preset, seeds)
     groups = [Group(arm, seeds, chosen, display) for arm in arms]

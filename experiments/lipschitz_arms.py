@@ -14,6 +14,7 @@ from jaxrl_suite.train import settings
 
 EXPERIMENT = "ensemble_vs_lipschitz"
 AGENT = "jaxrl_suite.algorithms.mbpo_online:make"
+HOST_AGENT = "jaxrl_suite.algorithms.mbpo_host:make"
 SEEDS = 5
 EPISODES = 10  # of an evaluation and seed, unless settings say otherwise
 EVALUATIONS = 30  # of runs with steps of their own: enough for a curve
@@ -67,11 +68,12 @@ SOLVED |= {"hopper": 3_000.0, "walker2d": 3_000.0, "halfcheetah": 4_000.0, "ant"
 
 
 class Arm(NamedTuple):
-    """A kind of model (or none: SAC) and a mechanism, with the preset's environment steps or with others."""
+    """A kind of model (or none: SAC) and a mechanism; with the preset's steps or others, on the host or not."""
 
     model: str
     mechanism: str = "none"
     steps: int = 0  # in all; 0 for the preset's
+    host: bool = False  # step the task in envpool
 
     @property
     def needs_model(self) -> bool:
@@ -116,9 +118,9 @@ def default(model: str, env: str, preset: str) -> Config:
 def text(arm: Arm, episodes: int = EPISODES) -> str:
     """What an arm changes in its kind of model and the preset: `lipschitz=spectral lipschitz_bound=5 steps=30000`."""
     usual = default(arm.model, "pendulum", "quick")
-    before = settings.fields(usual) | {"steps": 0, "episodes": EPISODES}
-    own = replace(usual, **MECHANISMS[arm.mechanism])
-    return settings.differences(settings.fields(own) | {"steps": arm.steps, "episodes": episodes}, before)
+    before = settings.fields(usual) | {"steps": 0, "episodes": EPISODES, "host": False}
+    own = settings.fields(replace(usual, **MECHANISMS[arm.mechanism]))
+    return settings.differences(own | {"steps": arm.steps, "episodes": episodes, "host": arm.host}, before)
 
 
 def steps_of(env: str, preset: str, asked: int) -> int:
@@ -141,8 +143,8 @@ def steps_of(env: str, preset: str, asked: int) -> int:
 ARMS = (*(Arm(*both) for both in itertools.product(MODELS, MECHANISMS)), *(Arm(name) for name in MODEL_FREE))
 
 
-def chosen(models: str, mechanisms: str, steps: int = 0) -> tuple[Arm, ...]:
-    """The arms that lists with commas between name, all for empty ones, with `steps` as in `Arm`.
+def chosen(models: str, mechanisms: str, **more: Any) -> tuple[Arm, ...]:
+    """The arms that lists with commas between name, all for empty ones; `more` are further fields of them.
 
     Raises:
         UserError: an unknown model or mechanism.
@@ -156,4 +158,4 @@ def chosen(models: str, mechanisms: str, steps: int = 0) -> tuple[Arm, ...]:
         if name not in MECHANISMS:
             raise unknown("mechanism", name, MECHANISMS)
     found = (arm for arm in ARMS if arm.model in wanted and (arm.mechanism in how or not arm.needs_model))
-    return tuple(arm._replace(steps=steps) for arm in found)
+    return tuple(arm._replace(**more) for arm in found)

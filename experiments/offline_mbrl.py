@@ -3,7 +3,8 @@
 The same command again resumes a run that was stopped, and prints the table of one that has finished. A run directory
 holds config.json, provenance.json, metrics.jsonl, eval.csv, checkpoints and a figure; rows per seed go to
 <out>/offline_mbrl/summary.csv. With --diagnose diagnosis.csv stands in the run directory: a row per member and
-evaluation (of the last one only, where a run is asked afterwards, or was made by several processes).
+evaluation (of the last one only, where a run is asked afterwards, or was made by several processes), and seconds.csv,
+the time by part.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from experiments import edge_probes, options
+from experiments import diagnosis, options
 from jaxrl_suite import data, mesh
 from jaxrl_suite.algorithms import dyna
 from jaxrl_suite.algorithms import registry as algorithms
@@ -263,8 +264,8 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
                 sinks=sinks.parse(shared.log) if leads else (),
             )
             if shared.diagnose and devices.processes == 1:
-                ask = edge_probes.asker(built.algorithm, spec, config, dataset)
-                job = replace(job, observe=edge_probes.observer(ask, job.members, directory.path))
+                ask = diagnosis.asker(built.algorithm, spec, config, dataset)
+                job = replace(job, observe=diagnosis.observer(ask, job.members, directory.path))
             if leads:
                 sittings.begin(directory.path, devices.layout())
             outcome = loop.run(job, directory, display)
@@ -305,7 +306,8 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
             console.print(tables.run_table(mine, lines, f"{title}, after {mine[0]['updates']} updates"))
             console.print(f"rows: {summary}   figure: {figure}")
         if shared.diagnose:
-            console.print(edge_probes.table(edge_probes.written(directory.path, dataset)))
+            for table in diagnosis.tables(diagnosis.written(directory.path, dataset), directory.path):
+                console.print(table)
     return 0
 
 

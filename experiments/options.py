@@ -66,8 +66,8 @@ class Shared:
     """Global: the rows of a single device, whatever the mesh. Local: every shard of the data draws from its own rows,
     which moves none of them, but is another stream of random numbers and so another run."""
     diagnose: bool = False
-    """Also ask agents about the edge of reach, at every evaluation: critics' spread and the model's doubt where
-    rollouts end. Of a run that has finished, the final agents are asked."""
+    """Also ask agents at every evaluation: critics' spread and the model's doubt where rollouts end; value-aware model
+    error on held-out rows, slopes of the values and their bound. Of a run that has finished, the final ones."""
     log: str = ""
     """Also log to: tensorboard, wandb (offline), or both with a comma between; each needs the extra of its name."""
 

@@ -151,7 +151,8 @@ class Phase(NamedTuple):
 
     One tick is one period: it rolls out or refits once, then scans a static number of gradient updates.
     A phase on a host environment has `request`: the loop steps the environment with the action asked for and hands
-    `(action, Timestep)` to `update` as its data. The environment is rebuilt, on resume, from `actions(State)`.
+    `(action, Timestep)` to `update` as its data. The environment is rebuilt, on resume, from `actions(State)`. What is
+    too much for every tick, such as fitting a model, is `before` each chunk.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Phase(NamedTuple):
     cache: str = ""  # not empty: the result depends on data, seeds, source and this text alone, and may be reused
     request: Callable[[Tree], tuple[Tree, Array]] | None = None  # State -> (State, action [envs, action_dim])
     actions: Callable[[Tree], tuple[Array, Array]] | None = None  # State -> (log [ticks, envs, action_dim], count)
+    before: Callable[[Tree], tuple[Tree, Metrics]] | None = None  # on a host environment: State -> (State, metrics)
 
 
 class Algorithm(NamedTuple):

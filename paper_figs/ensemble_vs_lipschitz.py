@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,20 +47,19 @@ def draw(results: Path) -> dict[str, Figure]:
     folder = results / EXPERIMENT
     rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str}).fillna({"settings": ""})
     rows = rows[rows["status"] == "finished"]
-    # Rows of other settings than a mechanism and a number of steps, such as --episodes, are not drawn.
-    known = {
-        text(Arm("probabilistic-single", name, steps)): (name, steps)
-        for name in MECHANISMS
-        for steps in (0, *rows["env_steps"].astype(int).unique())
-    }
+    # Rows of other settings than a mechanism, a number of steps and the host, such as --episodes, are not drawn.
+    steps = (0, *rows["env_steps"].astype(int).unique())
+    arms = [Arm("probabilistic-single", *more) for more in itertools.product(MECHANISMS, steps, (False, True))]
+    known = {text(arm): arm for arm in arms}
     rows = rows[rows["settings"].isin(known)]
     rows = rows.assign(
-        mechanism=[known[text][0] for text in rows["settings"]], steps=[known[text][1] for text in rows["settings"]]
+        mechanism=[known[one].mechanism for one in rows["settings"]],
+        budget=[text(known[one]._replace(mechanism="none")).replace(" ", "-") for one in rows["settings"]],
     )
     found: dict[str, Figure] = {}
-    for (env, steps, preset), mine in rows.groupby(["dataset", "steps", "preset"]):
-        own = f"-steps={steps}" if steps else ""
-        stem = f"{EXPERIMENT}/{env}{own}-{{}}" + ("" if preset == "quick" else f"-{preset}")
+    for (env, budget, preset), mine in rows.groupby(["dataset", "budget", "preset"]):
+        stem = f"{EXPERIMENT}/{env}-" + (f"{budget}-" if budget else "") + "{}"
+        stem += "" if preset == "quick" else f"-{preset}"
         found[stem.format("returns")] = _returns(mine, curves.read(folder / curves.CURVES))
         if mine.loc[mine["algo"].isin(MODELS), "algo"].nunique() > 1:
             found[stem.format("arms")] = _arms(mine)

@@ -16,6 +16,7 @@ from experiments import (
     box_probes,
     box_studies,
     curves,
+    diagnosis,
     edge_claims,
     edge_of_reach,
     edge_probes,
@@ -275,6 +276,8 @@ def test_any_model_based_run_can_be_diagnosed(monkeypatch, capsys, tmp_path, alg
     assert list(rows["seed"]) == [0, 1]
     assert (rows[["inside_spread", "edge_spread", "inside_penalty", "edge_penalty"]] > 0).all().all()
     assert rows["edge_share"].between(0.01, 0.5).all()
+    assert (rows["value_error"] > 0).all() and (rows["model_error"] > 0).all()
+    assert (rows["value_error"] < rows["lipschitz_upper"] * rows["model_error"]).all()
 
 
 def test_a_diagnosis_at_every_evaluation_compiles_once(monkeypatch, capsys, tmp_path):
@@ -300,12 +303,17 @@ def test_a_diagnosis_at_every_evaluation_compiles_once(monkeypatch, capsys, tmp_
     rows = pd.read_csv(path)
     assert list(rows["update"]) == [10, 10, 20, 20] and list(rows["seed"]) == [0, 1, 0, 1]
     assert (rows["edge_penalty"] == 0).all() and rows["inside_spread"].nunique() == 4
+    # The true dynamics err by rounding alone, and so do values in them, however steep.
+    assert (rows["model_error"] < 1e-4).all() and (rows["value_error"] < 1e-4 * rows["slope_max"]).all()
+    assert (rows["slope_mean"] <= rows["slope_max"]).all() and (rows["slope_max"] > 0).all()
+    (taken,) = pd.read_csv(asked.parent / "seconds.csv").to_dict("records")
+    assert taken["seconds_fit"] == 0 and taken["seconds_dream"] > 0 and taken["seconds_learn"] > 0
     # Asked of its checkpoint, the last evaluation says the same; what is asked again takes the place of what was.
     before = path.read_bytes()
     path.write_text("\n".join(before.decode().splitlines()[:3]) + "\n")
     dataset, _ = data.load("pendulum-medium-replay-mini")
     for _ in range(2):
-        assert [row["update"] for row in edge_probes.written(asked.parent, dataset)] == [20, 20]
+        assert [row["update"] for row in diagnosis.written(asked.parent, dataset)] == [20, 20]
         assert path.read_bytes() == before
 
 

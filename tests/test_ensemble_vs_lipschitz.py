@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -58,10 +59,14 @@ def test_one_text_names_a_mechanism_on_every_model():
     assert lipschitz_arms.text(Arm("probabilistic-ensemble")) == ""
 
 
-def test_other_steps_are_arms_of_their_own_that_say_so():
+def test_other_steps_and_the_host_are_arms_of_their_own_that_say_so():
     longer = Arm("probabilistic-single", "spectral", 30_000)
     assert lipschitz_arms.text(longer) == "lipschitz=spectral lipschitz_bound=5 steps=30000"
     assert lipschitz_arms.text(longer._replace(mechanism="none"), episodes=5) == "steps=30000 episodes=5"
+    hosted = longer._replace(steps=0, host=True)
+    assert lipschitz_arms.text(hosted) == "lipschitz=spectral lipschitz_bound=5 host=True"
+    of = lambda arm: ensemble_vs_lipschitz.Group(arm, (0,), ensemble_vs_lipschitz.Options(env="hopper"), None)  # noqa: E731
+    assert of(hosted).run_ids != of(hosted._replace(host=False)).run_ids
     config = longer.config("hopper", "quick")
     assert (config.steps, config.evaluations, config.lipschitz) == (30_000, lipschitz_arms.EVALUATIONS, "spectral")
     assert dataclasses.replace(config, steps=6_000, evaluations=10) == longer._replace(steps=0).config(
@@ -69,7 +74,7 @@ def test_other_steps_are_arms_of_their_own_that_say_so():
     )
     assert lipschitz_arms.steps_of("hopper", "quick", 30_000) == 30_000
     assert lipschitz_arms.steps_of("hopper", "quick", 6_000) == lipschitz_arms.steps_of("hopper", "quick", 0) == 0
-    assert {arm.steps for arm in lipschitz_arms.chosen("sac,sac-utd", "", 30_000)} == {30_000}
+    assert {arm.steps for arm in lipschitz_arms.chosen("sac,sac-utd", "", steps=30_000)} == {30_000}
 
 
 def test_published_run_ids_are_those_of_the_arms_they_name():
@@ -209,6 +214,25 @@ def test_the_list_of_claims_counts_those_without_runs(tmp_path):
     assert "1.0 [0.5, 1.5]" in judged and f"| ensemble_vs_lipschitz: hopper | 16 | {command}" in lacking
 
 
+# --- after a run ---
+@pytest.mark.parametrize("mechanism, told", [("spectral", 1), ("none", 0)])
+def test_a_run_whose_bound_is_below_the_slope_of_its_returns_says_so(mechanism, told, monkeypatch, tmp_path):
+    notes = []
+    display = types.SimpleNamespace(note=notes.append)
+    group = ensemble_vs_lipschitz.Group(
+        Arm("deterministic-single", mechanism), (0, 1), ensemble_vs_lipschitz.Options(), display
+    )
+    measured = dict.fromkeys(lipschitz_probes.MEASURES, 1.0) | {"lipschitz_upper": 4.0, "slope_needed": 5.0}
+    rows = [{"key_id": run_id, "run_id": run_id, "evaluation": 1, **measured} for run_id in group.run_ids]
+    rundir.upsert_rows(tmp_path / ensemble_vs_lipschitz.DIAGNOSTICS, rows, list(rows[0]), "key_id")
+    taken = dict.fromkeys(ensemble_vs_lipschitz.PARTS, 1.0)
+    monkeypatch.setattr(lipschitz_probes, "seconds", lambda *_: taken)
+    found = [{"run_id": run_id} for run_id in group.run_ids]
+    group.complete(found, None, types.SimpleNamespace(result=None), tmp_path / "run")
+    assert found[1]["slope_needed"] == 5.0 and found[1]["seconds_seed"] == 1.5
+    assert len(notes) == told and all("raise the bound" in note for note in notes)
+
+
 # --- figures ---
 def test_figures_are_drawn_per_task_from_the_files_alone(tmp_path):
     folder = tmp_path / EXPERIMENT
@@ -240,18 +264,20 @@ def test_runs_of_other_steps_have_a_figure_of_their_own(tmp_path):
     folder.mkdir()
     made = [row for row in rows(2) if row["algo"] in ("probabilistic-ensemble", "sac-utd") and not row["settings"]]
     longer = [row | {"run_id": f"L{row['run_id']}", "settings": "steps=2000", "env_steps": 2000} for row in made]
+    hosted = [row | {"run_id": f"H{row['run_id']}", "settings": "host=True"} for row in made]
     other = [row | {"run_id": f"O{row['run_id']}", "settings": "episodes=5"} for row in made]
-    pd.DataFrame([*made, *longer, *other]).to_csv(folder / "summary.csv", index=False)
+    pd.DataFrame([*made, *longer, *hosted, *other]).to_csv(folder / "summary.csv", index=False)
     points = [
         {"run_id": row["run_id"], "seed": row["seed"], "update": 10, "return_mean": float(len(row["settings"]))}
         | {"score": 0.0, "q_start": 0.0, "mc_start": 0.0, "schema_version": curves.SCHEMA_VERSION}
-        for row in (*made, *longer, *other)
+        for row in (*made, *longer, *hosted, *other)
     ]
     pd.DataFrame(points)[list(curves.COLUMNS)].to_csv(folder / curves.CURVES, index=False)
     drawn = figures.draw(tmp_path)
     stem = f"{EXPERIMENT}/pendulum"
-    assert set(drawn) == {f"{stem}-returns", f"{stem}-steps=2000-returns"}
-    for name, steps, value in (("", 1000, 0.0), ("-steps=2000", 2000, 10.0)):
+    wanted = {"": (1000, 0.0), "-steps=2000": (2000, 10.0), "-host=True": (1000, 9.0)}
+    assert set(drawn) == {f"{stem}{name}-returns" for name in wanted}
+    for name, (steps, value) in wanted.items():
         for line in drawn[f"{stem}{name}-returns"].axes[0].lines:
             assert (line.get_xdata()[0], line.get_ydata()[0]) == (steps, value)
 
@@ -272,6 +298,7 @@ def run(monkeypatch, *words):
         (["--mechanisms=spectrum"], "spectral"),
         (["--preset=fast"], "preset"),
         (["--episodes=0"], "at least 1"),
+        (["--host"], "Pendulum-v1 is a pure environment"),
         (["--env=hopper", "--steps=-1"], "expected 1000 steps of exploration and a multiple of 125"),
         (["--env=hopper", "--steps=1000"], "or 0 for the preset's 6000"),
         (["--env=hopper", "--steps=30001"], "such as 11000"),

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from jaxrl_suite import buffer
-from jaxrl_suite.algorithms import actor_critic, mbpo_online
+from jaxrl_suite.algorithms import actor_critic, mbpo_host, mbpo_online
 from jaxrl_suite.algorithms.actor_critic import ActorCriticConfig
 from jaxrl_suite.algorithms.online import truncated_linear
 from jaxrl_suite.envs import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import ensemble, refit
+from jaxrl_suite.train.host import Host
 from jaxrl_suite.types import Stats, Transition
 
 SPEC = registry.spec("pendulum")
@@ -113,10 +114,10 @@ def test_no_weight_and_no_bound_leave_mbpo_as_it_is_to_the_bit():
     for more in ({"lipschitz": "adversarial", "lipschitz_weight": 0.0}, {"lipschitz_bound": float("inf")}):
         changed = dataclasses.replace(CONFIG, **{"lipschitz": "spectral", **more})
         assert not changed.smoothness().active
-    _, other, step = built(changed)
-    same, _ = step(other)
-    for a, b in zip(jax.tree.leaves(plain.agent), jax.tree.leaves(same.agent), strict=True):
-        np.testing.assert_array_equal(a, b)
+        _, other, step = built(changed)
+        same, _ = step(other)
+        for a, b in zip(jax.tree.leaves(plain.agent), jax.tree.leaves(same.agent), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 # --- models ---
@@ -229,3 +230,48 @@ def test_a_tick_in_a_mujoco_task_stays_inside_the_program():
     assert ends.any(axis=1).all()
     follows = (rows.next_obs[:, : size - 1] == rows.obs[:, 1:size]).all(axis=-1)
     np.testing.assert_array_equal(follows, ~ends[:, :-1])
+
+
+# --- On the host ---
+def step(phase, state, host):
+    """A tick as the training loop makes it, with environments of one member."""
+    state, action = jax.jit(phase.request)(state)
+    timestep = host.step(np.asarray(action)[None])
+    return state, (action, jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), timestep))
+
+
+def test_on_the_host_a_chunk_is_a_fit_and_as_many_steps_as_a_period():
+    config = dataclasses.replace(CONFIG, explore=60, steps=80, envs=2)
+    algorithm = mbpo_host.make(registry.spec("hopper"), config)
+    explore, train = algorithm.phases
+    host, again = (Host("Hopper-v4", (0,), config.envs) for _ in range(2))
+    state = jax.jit(explore.init)(KEY, algorithm.hypers, jnp.asarray(host.first_obs[0]), None)
+    update, ended = jax.jit(explore.update), 0
+    for _ in range(explore.ticks):
+        state, data = step(explore, state, host)
+        state, _ = update(state, data)
+        ended += int((~data[1].valid).sum())
+    # A reset is a step, but no row: hopper falls within thirty random steps.
+    assert ended > 0 and int(state.step) == config.explore and int(state.replay.size) == config.explore - ended
+    fresh, metrics = jax.jit(train.before)(state)
+    assert int(fresh.imagined.size) == config.rollouts and np.isfinite(metrics["fit_loss"])
+    assert train.chunk * config.envs == config.period == config.steps - config.explore
+    update = jax.jit(train.update)
+    state, data = step(train, fresh, host)
+    state, metrics = update(state, data)
+    assert int(state.agent.actor_opt.count) == train.updates_per_tick == config.utd * config.envs
+    assert int(state.imagined.size) == config.rollouts and np.isfinite(metrics["bellman"])
+    # A pool begun anew stands at the same place after the actions that were noted.
+    log, count = train.actions(state)
+    assert int(count) == explore.ticks + 1
+    again.replay(np.asarray(log)[None, : int(count) - 1])
+    np.testing.assert_array_equal(again.step(np.asarray(log)[None, int(count) - 1]).obs[0], state.obs)
+    for pool in (host, again):
+        pool.close()
+
+
+def test_on_the_host_sac_has_nothing_to_fit_and_pure_environments_are_refused():
+    config = dataclasses.replace(CONFIG, real_ratio=1.0)
+    assert mbpo_host.make(registry.spec("hopper"), config).phases[1].before is None
+    with pytest.raises(UserError, match="leave --host out"):
+        mbpo_host.make(SPEC, CONFIG)

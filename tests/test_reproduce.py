@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from experiments import claims, options, publishing, reproduce
+from experiments import claims, curves, options, publishing, reproduce
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import Interval, mean_interval
 from jaxrl_suite.report.claims import RULES, Needed, above, judge, verdict
@@ -201,7 +201,7 @@ def test_publishing_appends_whole_rows_and_writes_the_claims(tmp_path, monkeypat
 def test_published_claims_follow_from_the_published_rows():
     """claims.csv and CLAIMS.md are what the code says of summary.csv today."""
     folder = publishing.RESULTS / "offline_mbrl"
-    published = rundir.read_rows(folder / "summary.csv")
+    published = curves.joined(rundir.read_rows(folder / "summary.csv"), curves.read(folder / curves.CURVES))
     table = pd.read_csv(folder / "claims.csv").fillna({"seeds": ""})
     found = pd.DataFrame(claims.records(published), columns=claims.COLUMNS)
     pd.testing.assert_frame_equal(table, found, check_dtype=False)

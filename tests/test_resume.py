@@ -127,9 +127,10 @@ def test_collection_killed_twice_rebuilds_its_environments_and_writes_the_same_d
 
 
 @pytest.mark.slow
-def test_online_mbpo_killed_twice_goes_on_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("where", [["--env=pendulum"], ["--env=hopper", "--host"]])
+def test_online_mbpo_killed_twice_goes_on_to_the_same_bits(where, tmp_path):
     """Model, optimiser, replay and imagined rows, and where the episode stands: all of it is in the checkpoint."""
-    words = ["--env=pendulum", "--preset=smoke", "--models=probabilistic-ensemble", "--mechanisms=spectral"]
+    words = [*where, "--preset=smoke", "--models=probabilistic-ensemble", "--mechanisms=spectral"]
     # Three chunks: exploration and two ticks, each of which fits, imagines and learns.
     start = lambda out: launch("experiments.ensemble_vs_lipschitz", out, *words, "--seeds=2", "--episodes=2")  # noqa: E731
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -1,6 +1,7 @@
 """MBPO: model-based policy optimisation, online (Janner et al. 2019, arXiv 1906.08253), in a pure environment.
 
-MuJoCo's tasks step as their pure versions (`registry.pure`, C engine): nothing is left to a loop on the host.
+MuJoCo's tasks step as their pure versions (`registry.pure`, C engine): nothing is left to a loop on the host. The same
+on envpool, with such a loop, is `mbpo_host`.
 
 Every `period` environment steps the model is fitted to all experience and branches rollouts from states of it; their
 length follows k = clip(floor(a + (epoch - e0) / (e1 - e0) (b - a)), a, b). After every environment step come `utd`
@@ -43,7 +44,7 @@ class State(NamedTuple):
     replay: buffer.Buffer
     imagined: buffer.Buffer
     obs: Array  # [envs, obs_dim] what the next action is for
-    env: Tree
+    env: Tree  # states of pure environments; for those on the host, all actions so far
     step: Array  # [] environment steps so far
     key: Key
 
@@ -54,12 +55,13 @@ class Parts(NamedTuple):
     fit: Callable[[State], tuple[State, Metrics]]
     dream: Callable[[State], State]
     learn: Callable[[State], tuple[State, Metrics]]  # `period` environment steps with their updates
+    improve: Callable[[State, Key], tuple[State, Metrics]]  # the updates that follow a step of every environment
+    refresh: Callable[[State], tuple[State, Metrics]]  # fit, then dream
 
 
 def parts(spec: Spec, config: Config, ac: actor_critic.ActorCritic) -> Parts:
     """The pure functions of a tick."""
     model, refits = refit.make(spec, config.dynamics, config.fit)
-    world = autoreset(registry.pure(spec.name))
 
     def fit(state: State) -> tuple[State, Metrics]:
         key, fit_key = jax.random.split(state.key)
@@ -86,24 +88,63 @@ def parts(spec: Spec, config: Config, ac: actor_critic.ActorCritic) -> Parts:
         slots = (state.imagined.head - back) % state.imagined.data.reward.shape[0]
         return buffer.share(buffer.sample(state.replay, real_key, config.real), buffer.take(state.imagined.data, slots))
 
+    def improve(state: State, key: Key) -> tuple[State, Metrics]:
+        def update(agent: actor_critic.State, key: Key) -> tuple[actor_critic.State, Metrics]:
+            batch_key, update_key = jax.random.split(key)
+            return ac.update(agent, mixed(state, batch_key), update_key)
+
+        agent, metrics = jax.lax.scan(update, state.agent, jax.random.split(key, config.utd * config.envs))
+        return state._replace(agent=agent), jax.tree.map(jnp.mean, metrics)
+
     def learn(state: State) -> tuple[State, Metrics]:
+        world = autoreset(registry.pure(spec.name))
+
         def one(state: State, key: Key) -> tuple[State, Metrics]:
             act_key, learn_key = jax.random.split(key)
             state = interact(world, state, lambda obs, key: ac.policy(state.agent, obs, key), act_key)
-
-            def update(agent: actor_critic.State, key: Key) -> tuple[actor_critic.State, Metrics]:
-                batch_key, update_key = jax.random.split(key)
-                return ac.update(agent, mixed(state, batch_key), update_key)
-
-            keys = jax.random.split(learn_key, config.utd * config.envs)
-            agent, metrics = jax.lax.scan(update, state.agent, keys)
-            return state._replace(agent=agent), jax.tree.map(jnp.mean, metrics)
+            return improve(state, learn_key)
 
         key, scan_key = jax.random.split(state.key)
         state, metrics = jax.lax.scan(one, state, jax.random.split(scan_key, config.period // config.envs))
         return state._replace(key=key), {**jax.tree.map(jnp.mean, metrics), "horizon": length(state) * 1.0}
 
-    return Parts(fit, dream, learn)
+    def refresh(state: State) -> tuple[State, Metrics]:
+        state, metrics = fit(state)
+        return dream(state), metrics
+
+    return Parts(fit, dream, learn, improve, refresh)
+
+
+def begin(
+    spec: Spec, config: Config, ac: actor_critic.ActorCritic, key: Key, hypers: Hypers, world: Callable[[Key], tuple]
+) -> State:
+    """A State without rows; `world` is key -> states of the environments, first observations `[envs, obs_dim]`."""
+    agent_key, model_key, env_key, key = jax.random.split(key, 4)
+    _, refits = refit.make(spec, config.dynamics, config.fit)
+    env, obs = world(env_key)
+    row = Transition(obs[0], jnp.zeros(spec.action_dim), jnp.zeros(()), jnp.zeros(()), obs[0])
+    capacity = config.rollouts * max(config.horizon) * config.retain
+    replay, imagined = buffer.empty(row, config.steps), buffer.empty(row, capacity)
+    return State(
+        ac.init(agent_key, hypers, None), refits.init(model_key), replay, imagined, obs, env, jnp.int32(0), key
+    )
+
+
+def anything(spec: Spec, config: Config, key: Key) -> Array:
+    """A random action of every environment."""
+    return jax.random.uniform(key, (config.envs, spec.action_dim), minval=-1.0, maxval=1.0)
+
+
+def algorithm(config: Config, ac: actor_critic.ActorCritic, phases: tuple[Phase, ...]) -> Algorithm:
+    """These phases, whose State is this file's, and its learner's functions."""
+    return Algorithm(
+        phases=phases,
+        hypers=Hypers(config.gamma, config.tau, *(config.learning_rate,) * 3),
+        act=lambda state, carry, obs, key: ac.act(state.agent, carry, obs, key),
+        sample=lambda state, obs, key: ac.policy(state.agent, obs, key),
+        q_value=lambda state, obs, action: ac.q_value(state.agent, obs, action),
+        q_values=lambda state, obs, action: ac.values(state.agent, obs, action),  # type: ignore[misc]
+    )
 
 
 def make(spec: Spec, config: Config) -> Algorithm:
@@ -112,54 +153,42 @@ def make(spec: Spec, config: Config) -> Algorithm:
     Raises:
         UserError: the environment needs a package that is missing, or sizes do not fit each other.
     """
-    _check(config)
+    check(config)
     ac = actor_critic.make(spec, config.actor_critic())
-    _, refits = refit.make(spec, config.dynamics, config.fit)
     world, tick = autoreset(registry.pure(spec.name)), parts(spec, config, ac)
     ticks = (config.steps - config.explore) // config.period
 
     def init(key: Key, hypers: Hypers, data: Any, previous: Tree) -> State:
-        agent_key, model_key, env_key, key = jax.random.split(key, 4)
-        env, obs = jax.vmap(world.reset)(jax.random.split(env_key, config.envs))
-        row = Transition(obs[0], jnp.zeros(spec.action_dim), jnp.zeros(()), jnp.zeros(()), obs[0])
-        capacity = config.rollouts * max(config.horizon) * config.retain
-        replay, imagined = buffer.empty(row, config.steps), buffer.empty(row, capacity)
-        agent = ac.init(agent_key, hypers, None)
-        return State(agent, refits.init(model_key), replay, imagined, obs, env, jnp.int32(0), key)
+        reset = lambda key: jax.vmap(world.reset)(jax.random.split(key, config.envs))  # noqa: E731
+        return begin(spec, config, ac, key, hypers, reset)
 
     def explore(state: State, data: Any) -> tuple[State, Metrics]:
         key, scan_key = jax.random.split(state.key)
-        shape = (config.envs, spec.action_dim)
-        anything = lambda obs, key: jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)  # noqa: E731
-        step = lambda state, key: (interact(world, state, anything, key), ())  # noqa: E731
+        policy = lambda obs, key: anything(spec, config, key)  # noqa: E731
+        step = lambda state, key: (interact(world, state, policy, key), ())  # noqa: E731
         state, _ = jax.lax.scan(step, state, jax.random.split(scan_key, config.explore // config.envs))
         return state._replace(key=key), {"rows": state.replay.size * 1.0}
 
     def train(state: State, data: Any) -> tuple[State, Metrics]:
-        fitted: Metrics = {}
-        if config.real < config.batch:
-            state, fitted = tick.fit(state)
-            state = tick.dream(state)
+        state, fitted = tick.refresh(state) if config.real < config.batch else (state, {})
         state, metrics = tick.learn(state)
         return state, {**metrics, **fitted}
 
     kept = lambda key, hypers, data, previous: previous  # noqa: E731
     often = max(1, ticks // config.evaluations)
-    rates = (config.learning_rate,) * 3
-    return Algorithm(
-        phases=(
-            Phase("explore", 1, 0, 1, init, explore),
-            Phase("train", ticks, config.utd * config.period, 1, kept, train, evaluate_every=often),
-        ),
-        hypers=Hypers(config.gamma, config.tau, *rates),
-        act=lambda state, carry, obs, key: ac.act(state.agent, carry, obs, key),
-        sample=lambda state, obs, key: ac.policy(state.agent, obs, key),
-        q_value=lambda state, obs, action: ac.q_value(state.agent, obs, action),
-        q_values=lambda state, obs, action: ac.values(state.agent, obs, action),  # type: ignore[misc]
+    phases = (
+        Phase("explore", 1, 0, 1, init, explore),
+        Phase("train", ticks, config.utd * config.period, 1, kept, train, evaluate_every=often),
     )
+    return algorithm(config, ac, phases)
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
+    """Refuse sizes that do not fit each other.
+
+    Raises:
+        UserError: they do not.
+    """
     if config.explore < refit.HELD or (config.steps - config.explore) % config.period or config.period % config.envs:
         raise UserError(
             f"--steps={config.steps} less --explore={config.explore} must be a multiple of --period={config.period}, "

@@ -1,4 +1,4 @@
-"""What online algorithms in pure environments share: a step of every environment, schedules, and phases."""
+"""What online algorithms share: what a step leaves behind, a step of every pure environment, and schedules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_suite import buffer
-from jaxrl_suite.types import Array, Env, Key, Transition
+from jaxrl_suite.types import Array, Env, Key, Timestep, Transition
 
 
 def truncated_linear(at: Array, between: tuple[int, int], ends: tuple[int, int]) -> Array:
@@ -28,6 +28,12 @@ def random_share(step: Array, explore: int, steps: int, last: Any) -> Array:
     return 1.0 + done * (last - 1.0)
 
 
+def remember(state: Any, action: Array, timestep: Timestep) -> Any:
+    """The state, which has obs `[envs, .]` and a replay, with what its environments answered to `action` as rows."""
+    rows = Transition(state.obs, action, timestep.reward, 1.0 - timestep.terminated, timestep.obs)
+    return state._replace(replay=buffer.insert(state.replay, rows, timestep.valid))
+
+
 def interact(world: Env, state: Any, policy: Callable[[Array, Key], Array], key: Key) -> Any:
     """One step of every environment of a state that has obs `[envs, .]`, env, replay and step; the replay gets it."""
     act_key, step_key = jax.random.split(key)
@@ -35,6 +41,4 @@ def interact(world: Env, state: Any, policy: Callable[[Array, Key], Array], key:
     # A diverged policy must not send NaN into a simulator.
     action = jnp.nan_to_num(policy(state.obs, act_key))
     env, timestep = jax.vmap(world.step)(state.env, action, jax.random.split(step_key, envs))
-    rows = Transition(state.obs, action, timestep.reward, 1.0 - timestep.terminated, timestep.obs)
-    replay = buffer.insert(state.replay, rows, timestep.valid)
-    return state._replace(replay=replay, obs=env.obs, env=env, step=state.step + envs)
+    return remember(state, action, timestep)._replace(obs=env.obs, env=env, step=state.step + envs)

@@ -92,6 +92,11 @@ def population(phase: Phase) -> Phase:
         members, action = jax.vmap(phase.request)(state.members)
         return state._replace(members=members), action
 
+    def before(state: Population) -> tuple[Population, Metrics]:
+        assert phase.before is not None
+        members, metrics = jax.vmap(phase.before)(state.members)
+        return Population(members, state.diverged | ~_finite(metrics)), metrics
+
     def actions(state: Population) -> tuple[Array, Array]:
         assert phase.actions is not None
         log, count = jax.vmap(phase.actions)(state.members)
@@ -103,6 +108,7 @@ def population(phase: Phase) -> Phase:
         result=lambda state: jax.vmap(phase.result)(state.members),
         request=request if on_host else None,
         actions=actions if on_host else None,
+        before=before if phase.before else None,
     )
 
 

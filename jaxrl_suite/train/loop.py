@@ -199,7 +199,7 @@ class _Run:
         self.books, self.interrupts, self.host = books, interrupts, host
         self.traces: dict[str, int] = {}
         self.complained: set[str] = set()
-        self.programs: dict[str, tuple[Any, Any]] = {}
+        self.programs: dict[str, tuple[Any, Any, Any]] = {}
         self.members = job.members
         gammas = [member.variant.gamma for member in self.members]
         whole = job.devices.place() if job.devices else None
@@ -268,24 +268,26 @@ class _Run:
         return self._host_chunk(phase, state)
 
     def _host_chunk(self, phase: Phase, state: Population) -> tuple[Population, Metrics]:
-        """A chunk on host environments: ask for actions, step, learn."""
+        """A chunk on host environments: what comes before it, then ask for actions, step, learn."""
         assert self.host is not None
-        request, update = self._host_programs(phase)
+        request, update, before = self._host_programs(phase)
+        state, first = before(state) if before else (state, {})
         records = []
         for _ in range(phase.chunk):
             state, action = request(state)
             timestep = self.host.step(np.asarray(action))
             state, metrics = update(state, (action, jax.tree.map(jnp.asarray, timestep)))
             records.append(metrics)
-        return state, {name: np.mean([record[name] for record in records], axis=0) for name in records[0]}
+        return state, {**first, **{name: np.mean([one[name] for one in records], axis=0) for name in records[0]}}
 
-    def _host_programs(self, phase: Phase) -> tuple[Any, Any]:
-        """The two compiled halves of a tick, compiled once per phase."""
+    def _host_programs(self, phase: Phase) -> tuple[Any, Any, Any]:
+        """The two compiled halves of a tick, and what comes before a chunk, compiled once per phase."""
         assert phase.request is not None
         if phase.name not in self.programs:
             self.programs[phase.name] = (
                 jax.jit(phase.request, donate_argnums=0),
                 jax.jit(phase.update, donate_argnums=0),
+                jax.jit(phase.before, donate_argnums=0) if phase.before else None,
             )
         return self.programs[phase.name]
 

@@ -223,7 +223,7 @@ def load(path: str | Path) -> Run:
 def _stand_in(built: Built, run_config: Mapping[str, Any], population: int) -> Any:
     """Shapes of the data that the run was trained on: a data set, or the first observations of host environments."""
     spec = built.spec
-    if built.entry.online:
+    if built.entry.online or any(phase.request for phase in built.algorithm.phases):
         return jax.ShapeDtypeStruct((population, built.config.envs, spec.obs_dim), jnp.float32)
     rows = run_config["rows"]
 
