@@ -40,6 +40,7 @@ def draw(results: Path) -> dict[str, Figure]:
         axes.plot([], [], "D", color=COLOURS[DATASETS[0]], mfc="white", markersize=4, label="hopper, step sizes tuned")
     axes.axvline(0.0, color=GREY, linestyle=":", linewidth=1.2)
     axes.set_yticks(range(len(algos)), reversed(algos))
+    axes.set_ylim(-0.6, len(algos) - 0.4)
     axes.set_xlabel("last score, HL-Gauss minus squared error")
     seeds = max(len(finding.seeds) for finding in found.values())
     axes.set_title(f"quick presets, {seeds} seeds: mean paired difference, 95% t-interval")
