@@ -3,7 +3,7 @@
 Every step size trains on tuning seeds, whose rows support no claim; the best mean of last scores is taken. The runs are
 those of experiments.offline_mbrl, in its folder, so that the same command again resumes. --publish writes
 results/offline_mbrl/heads-tuning.csv, from which the claims about tuned heads take their step sizes; it is for the
-defaults, and belongs before the reported runs:
+default seeds and preset, and belongs before the reported runs:
 
     python -m experiments.heads_tuning --publish
     python -m experiments.reproduce --only=offline-tuned-hl-gauss-beats-mse-iql --publish
@@ -124,8 +124,8 @@ def main() -> int:
     prog = "python -m experiments.heads_tuning"
     chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
     options.require_positive(chosen)
-    if chosen.publish and chosen != Options(workers=chosen.workers, out=chosen.out, publish=True):
-        raise UserError("--publish is for the defaults; leave out --algo, --seeds and --preset")
+    if chosen.publish and (chosen.seeds, chosen.preset) != (Options.seeds, Options.preset):
+        raise UserError("--publish is for the default seeds and preset; leave out --seeds and --preset")
     planned, console = plan(chosen), make_console()
     runs = [run for each in planned.values() for run in each]
     board = plans.work_off(runs, len(runs), plans.Options(workers=chosen.workers, out=chosen.out), console)

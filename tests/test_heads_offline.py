@@ -68,7 +68,7 @@ def test_tuning_trains_all_step_sizes_of_a_head_in_one_program_on_tuning_seeds()
     [
         (["--seeds=3"], "tuning takes seeds from 1000 on"),
         (["--algo=iql,bc"], "unknown algorithm of this tuning 'bc'"),
-        (["--publish", "--preset=smoke"], "--publish is for the defaults"),
+        (["--publish", "--preset=smoke"], "--publish is for the default seeds"),
         (["--workers=0"], "workers"),
     ],
 )
