@@ -67,7 +67,7 @@ class Options:
     seeds: str = ""
     """How many seeds, from 0 on (5), or a range (1000:1002); by default 5."""
     steps: int = 0
-    """Environment steps in all, exploration included; 0 for the preset's. With others a run is evaluated 30 times."""
+    """Environment steps in all, exploration included; 0 for the preset's. With others there are some 30 evaluations."""
     host: bool = False
     """Step a MuJoCo task in envpool, by a loop on the host, and not inside the program."""
     episodes: int = lipschitz_arms.EPISODES
@@ -183,10 +183,8 @@ def main() -> int:
     if chosen.episodes < 1:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
     steps = lipschitz_arms.steps_of(chosen.env, chosen.preset, chosen.steps)
-    display, arms = (
-        Display(console),
-        lipschitz_arms.chosen(chosen.models, chosen.mechanisms, steps=steps, host=chosen.host),
-    )
+    arms = lipschitz_arms.chosen(chosen.models, chosen.mechanisms, steps=steps, host=chosen.host)
+    display = Display(console)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
     studies.check_publish(chosen.publish, chosen.preset, seeds)
     groups = [Group(arm, seeds, chosen, display) for arm in arms]

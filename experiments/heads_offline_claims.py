@@ -203,7 +203,12 @@ def _degrading() -> tuple[Claim, ...]:
 
 def negated(found: Callable[[Rows], Evidence]) -> Callable[[Rows], Evidence]:
     """Evidence with its sign changed: what is claimed to be lost."""
-    return lambda rows: found(rows)._replace(differences=-found(rows).differences)
+
+    def evidence(rows: Rows) -> Evidence:
+        known = found(rows)
+        return known._replace(differences=-known.differences)
+
+    return evidence
 
 
 def _of_cql() -> tuple[Claim, ...]:
