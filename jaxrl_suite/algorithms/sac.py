@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_suite import buffer
-from jaxrl_suite.algorithms import actor_critic
+from jaxrl_suite.algorithms import actor_critic, online
 from jaxrl_suite.algorithms.actor_critic import ActorCriticConfig, Hypers
 from jaxrl_suite.algorithms.head_options import HeadOptions
 from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
@@ -116,8 +116,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
         return state._replace(key=key, actions=state.actions.at[state.tick].set(action)), action
 
     def remember(state: State, action: Array, timestep: Timestep) -> State:
-        rows = Transition(state.obs, action, timestep.reward, 1.0 - timestep.terminated, timestep.obs)
-        return state._replace(replay=buffer.insert(state.replay, rows, timestep.valid), tick=state.tick + 1)
+        return online.remember(state, action, timestep)._replace(tick=state.tick + 1)
 
     def interact(state: State, explore: bool, data: Any) -> State:
         """One step of every environment: on the host (`data` is its answer) or in the pure environment."""
