@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import (
+    at_once,
     box_agent,
     box_claims,
     box_runs,
@@ -77,6 +78,11 @@ class Options:
     """How many seeds, from 0 on (8), or a range (8:16); by default what each study has."""
     updates: int = 0
     """Gradient updates of each setting; 0 for the preset's."""
+    part: int = 0
+    """In the box, make only this program of the one study that --only names, counted from 1; 0 for all. It is how
+    --workers tells its processes what to do."""
+    workers: int = 1
+    """Programs or runs at a time, each in a process of its own; these share the cores evenly."""
     episodes: int = 0
     """Episodes per evaluation and seed; 0 for 20 in the box, and elsewhere for what experiments.offline_mbrl has."""
     out: Path = Path("runs")
@@ -113,6 +119,8 @@ def chosen_studies(chosen: Options) -> list[Study]:
     if chosen.updates < 0 or chosen.episodes < 0:
         raise UserError(f"--updates={chosen.updates} --episodes={chosen.episodes}: give positive whole numbers")
     wanted = [own] if own else [STUDIES[name] for name in names]
+    if chosen.part and len(wanted) > 1:
+        raise UserError(f"--part={chosen.part} is a program of one study; name that study with --only")
     for arm in (arm for study in wanted for arm in study.arms):
         _check(arm, arm.config(chosen.preset, chosen.updates))
     return wanted
@@ -151,15 +159,32 @@ def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
+def groups_of(study: Study, chosen: Options) -> list[box_runs.Group]:
+    """The programs that train a study, or the one that --part names.
+
+    Raises:
+        UserError: there is no such part.
+    """
+    seeds = seeds_of(study, chosen)
+    arms = box_studies.groups(study.arms, chosen.preset, chosen.updates)
+    if chosen.part > len(arms):
+        raise UserError(f"--part={chosen.part}: {study.name} has {len(arms)} programs; give 1 to {len(arms)}, or 0")
+    return [box_runs.Group(part, seeds, chosen) for part in (arms[chosen.part - 1 :][:1] if chosen.part else arms)]
+
+
 def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> tuple[int, list[dict[str, Any]]]:
     """Make the runs of studies -> exit code, and their summary rows."""
-    display, every = Display(console), []
-    for study in wanted:
-        seeds = seeds_of(study, chosen)
-        groups = [
-            box_runs.Group(arms, seeds, chosen)
-            for arms in box_studies.groups(study.arms, chosen.preset, chosen.updates)
+    planned = {study: groups_of(study, chosen) for study in wanted}
+    if chosen.workers > 1:
+        runs = [
+            at_once.of_group(group, EXPERIMENT, chosen, only="" if study.name == "custom" else study.name, part=part)
+            for study, groups in planned.items()
+            for part, group in enumerate(groups, 1)
         ]
+        if code := at_once.work_off(runs, chosen.workers, console):
+            return code, []
+    display, every = Display(console, quiet=chosen.workers > 1), []
+    for study, groups in planned.items():
         for number, group in enumerate(groups, 1):
             display.note(f"{study.name} {number}/{len(groups)}: {group.label}, {len(group.run_ids)} members")
             code = studies.run_group(group, chosen, EXPERIMENT, box_runs.COLUMNS, display)
@@ -197,17 +222,22 @@ def run_task(chosen: Options, console: Console) -> int:
     if chosen.publish and chosen.updates:
         raise UserError("--publish is for whole studies; leave out --updates")
     seeds = chosen.seeds or str(1 if chosen.preset == "smoke" else edge_tasks.SEEDS)
-    more = [f"--checkpoint-seconds={chosen.checkpoint_seconds:g}", *(["--fresh"] if chosen.fresh else [])]
-    more += [f"--episodes={chosen.episodes}"] if chosen.episodes else []
+    more: dict[str, Any] = {"checkpoint_seconds": chosen.checkpoint_seconds, "fresh": chosen.fresh}
+    more |= {"episodes": chosen.episodes} if chosen.episodes else {}
+    shared = edge_runs.Options(seeds, chosen.preset, chosen.out, more)
     plan = {
         study: [edge_tasks.needed(chosen.world, arm, chosen.preset, chosen.updates) for arm in arms]
         for study, arms in wanted.items()
     }
+    if chosen.workers > 1:
+        once = dict.fromkeys(need for needs in plan.values() for need in needs)
+        if code := edge_runs.at_a_time(list(once), shared, chosen.workers, console):
+            return code
     every: list[dict[str, Any]] = []
     for study, needs in plan.items():
         mine: list[dict[str, Any]] = []
         for need in needs:
-            code, rows = edge_runs.run(need, seeds, chosen.preset, chosen.out, more, console)
+            code, rows = edge_runs.run(need, shared, console)
             if code:
                 return code
             mine += rows
@@ -229,6 +259,11 @@ def main() -> int:
     console = make_console()
     if chosen.world not in WORLDS:
         raise unknown("world", chosen.world, WORLDS)
+    at_once.check(chosen.workers, chosen.fresh)
+    if chosen.part and chosen.world != WORLD:
+        raise UserError(f"--part is for --world={WORLD}; leave it out with --world={chosen.world}")
+    if chosen.part < 0 or (chosen.part and (chosen.publish or chosen.workers > 1)):
+        raise UserError(f"--part={chosen.part} is one program of a study; leave out --publish and --workers")
     studies.check_publish(chosen.publish, chosen.preset, options.parse_seeds(chosen.seeds or "1"))
     if chosen.world != WORLD:
         return run_task(chosen, console)

@@ -9,27 +9,44 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from experiments import edge_probes, offline_mbrl, options, reproduce
+from experiments import at_once, edge_probes, offline_mbrl, options, plans, reproduce
 from experiments.box_studies import EXPERIMENT
 from jaxrl_suite import data
 from jaxrl_suite.report import stats
 from jaxrl_suite.report.claims import Needed
+from jaxrl_suite.sweep import tasks
 from jaxrl_suite.train import rundir
 
 
-def run(
-    need: Needed, seeds: str, preset: str, out: Path, more: Sequence[str], console: Console
-) -> tuple[int, list[dict[str, Any]]]:
-    """Train an arm, or find it trained -> exit code and its summary rows, with what its edge of reach is like.
+class Options(NamedTuple):
+    """What all runs of a task share."""
 
-    `more` are further options of `experiments.offline_mbrl`.
-    """
-    words = [*reproduce.words_of(need, seeds, reproduce.Options(preset=preset, out=out)), *more]
+    seeds: str
+    preset: str
+    out: Path
+    more: dict[str, Any]  # further options of `experiments.offline_mbrl`
+
+
+def _task(need: Needed, chosen: Options) -> tasks.Task:
+    task = reproduce.task_of(need, chosen.seeds, reproduce.Options(preset=chosen.preset, out=chosen.out))
+    return task._replace(options={**task.options, **chosen.more})
+
+
+def at_a_time(needs: Sequence[Needed], chosen: Options, workers: int, console: Console) -> int:
+    """Train arms, `workers` at a time, without asking them anything yet -> exit code."""
+    facts = plans.facts_of(",".join(dict.fromkeys(need.dataset for need in needs)))
+    runs = [plans.run_of(_task(need, chosen), reproduce.changed(need), *facts[need.dataset]) for need in needs]
+    return at_once.work_off(runs, workers, console)
+
+
+def run(need: Needed, chosen: Options, console: Console) -> tuple[int, list[dict[str, Any]]]:
+    """Train an arm, or find it trained -> exit code and its summary rows, with what its edge of reach is like."""
+    words, out = tasks.words(_task(need, chosen))[2:], chosen.out
     shared, entry, config = options.offline(words, "python -m experiments.edge_of_reach", "")
     code = offline_mbrl.train(shared, entry, config, console)
     if code:
@@ -39,7 +56,7 @@ def run(
     summary = out / EXPERIMENT / "summary.csv"
     known = {row["run_id"]: row for row in rundir.read_rows(summary)} if summary.exists() else {}
     ids = described.run_ids
-    if "--fresh" in more or not all(run_id in known for run_id in ids):
+    if shared.fresh or not all(run_id in known for run_id in ids):
         path, _ = rundir.look(out, offline_mbrl.EXPERIMENT, described.label, described.group)
         trained = {row["run_id"]: row for row in rundir.read_rows(out / offline_mbrl.EXPERIMENT / "summary.csv")}
         probed = zip(ids, edge_probes.of_run(path, dataset), strict=True)

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from experiments import curves, lipschitz_arms, lipschitz_claims, lipschitz_probes, options, studies
+from experiments import at_once, curves, lipschitz_arms, lipschitz_claims, lipschitz_probes, options, studies
 from experiments.lipschitz_arms import AGENT, EXPERIMENT, HOST_AGENT, SOLVED, Arm
 from jaxrl_suite import mesh
 from jaxrl_suite.algorithms import registry as algorithms
@@ -78,6 +78,8 @@ class Options:
     """Start over beside earlier runs of the same configuration, instead of resuming or returning them."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints."""
+    workers: int = 1
+    """Arms at a time, each in a process of its own; these share the cores evenly, and so are slower each."""
     publish: bool = False
     """Add the rows to results/, and renew its claims, curves and page."""
 
@@ -187,7 +189,15 @@ def main() -> int:
     display = Display(console)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
     studies.check_publish(chosen.publish, chosen.preset, seeds)
+    at_once.check(chosen.workers, chosen.fresh)
     groups = [Group(arm, seeds, chosen, display) for arm in arms]
+    if chosen.workers > 1:
+        runs = [
+            at_once.of_group(group, EXPERIMENT, chosen, models=group.arm.model, mechanisms=group.arm.mechanism)
+            for group in groups
+        ]
+        if code := at_once.work_off(runs, chosen.workers, console):
+            return code
     for number, group in enumerate(groups, 1):
         display.note(f"{number}/{len(groups)}: {group.label}, {len(seeds)} seeds")
         if code := studies.run_group(group, chosen, EXPERIMENT, COLUMNS, display):

@@ -19,6 +19,7 @@ from jaxrl_suite.types import Spec
 
 EXPERIMENTS = {"offline_mbrl": offline_mbrl}
 FAILED, INTERRUPTED = 1, 130
+MOST_WORKERS = 256  # processes of this machine
 MINUTE = 60.0
 Facts = dict[str, tuple[Spec, data.DatasetInfo]]  # of every data set
 
@@ -124,7 +125,7 @@ def plan(chosen: Options, facts: Facts | None = None) -> list[tasks.Run]:
         group.setdefault(config, point)
     most = max(1, chosen.population // len(options.parse_seeds(chosen.seeds)))
     return [
-        run_of(part, task_of(part, names, chosen, known[algo]), chosen, *described[dataset])
+        run_of(task_of(part, names, chosen, known[algo]), grid.merged(part), *described[dataset])
         for (algo, dataset, names, _), group in groups.items()
         for part in grid.parts(list(group.values()), most)
     ]
@@ -148,20 +149,19 @@ def read(task: tasks.Task) -> tuple[options.Shared, registry.Entry, Any]:
     return options.offline(tasks.words(task)[2:], "python -m experiments.sweep", "")
 
 
-def run_of(
-    points: Sequence[grid.Point], task: tasks.Task, chosen: Options, spec: Spec, info: data.DatasetInfo
-) -> tasks.Run:
-    """Points of the grid that share a program as the run that they stand for."""
-    described = offline_mbrl.describe(*read(task), spec, info)
+def run_of(task: tasks.Task, varied: dict[str, str], spec: Spec, info: data.DatasetInfo) -> tasks.Run:
+    """The run that a task makes; `varied` are its settings for people."""
+    shared, entry, config = read(task)
+    described = offline_mbrl.describe(shared, entry, config, spec, info)
     return tasks.Run(
         task=task,
-        algo=points[0].algo,
+        algo=shared.algo,
         dataset=info.name,
-        preset=chosen.preset,
-        settings=grid.merged(points),
+        preset=shared.preset,
+        settings=varied,
         seeds=described.seeds,
-        out=chosen.out,
-        experiment=chosen.experiment,
+        out=shared.out,
+        experiment=offline_mbrl.EXPERIMENT,
         label=described.label,
         group=described.group,
         run_ids=tuple(described.run_ids),

@@ -18,7 +18,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments import claims, curves, offline_mbrl, options, publishing
+from experiments import at_once, claims, curves, offline_mbrl, options, plans, publishing
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report.claims import REPORTED, Claim, Finding, Needed, judge
@@ -42,6 +42,8 @@ class Options:
     """Preset of every algorithm."""
     out: Path = Path("runs")
     """Folder for runs."""
+    workers: int = 1
+    """Runs at a time, each in a process of its own; these share the cores evenly."""
     publish: bool = False
     """Add the rows to results/, and renew its claims, its page and the table in the README."""
 
@@ -97,23 +99,37 @@ def _estimate(value: float, low: float, high: float) -> str:
     return f"{value:,.1f}" + (f" [{low:,.1f}, {high:,.1f}]" if math.isfinite(low) and math.isfinite(high) else "")
 
 
-def words_of(need: Needed, seeds: str, chosen: Options) -> list[str]:
-    """The command line of a run of one group of seeds."""
+def task_of(need: Needed, seeds: str, chosen: Options) -> tasks.Task:
+    """A run of one group of seeds as a command."""
     shared = {"algo": need.algo, "dataset": need.dataset, "seeds": seeds, "preset": chosen.preset}
     defaults = settings.fields(next(iter(registry.get(need.algo).presets.values())))
-    changed = dict(setting.split("=", 1) for setting in need.settings.split())
-    own = {name: grid.option(name, text, defaults[name]) for name, text in changed.items()}
-    return tasks.words(tasks.Task("", {**shared, "out": str(chosen.out), **own}))[2:]
+    own = {name: grid.option(name, text, defaults[name]) for name, text in changed(need).items()}
+    return tasks.Task("experiments.offline_mbrl", {**shared, "out": str(chosen.out), **own})
+
+
+def changed(need: Needed) -> dict[str, str]:
+    """The fields that a run changes in its preset, as text."""
+    return dict(setting.split("=", 1) for setting in need.settings.split())
+
+
+def words_of(need: Needed, seeds: str, chosen: Options) -> list[str]:
+    """The command line of a run of one group of seeds, without its module."""
+    return tasks.words(task_of(need, seeds, chosen))[2:]
 
 
 def run_all(needed: Mapping[Needed, Sequence[int]], chosen: Options, console: Console) -> int:
-    """Make the runs, or find them made; the exit code of the first that was interrupted, else 0."""
-    for need, seeds in needed.items():
-        for group in groups(seeds):
-            words = words_of(need, group, chosen)
-            code = offline_mbrl.train(*options.offline(words, "python -m experiments.reproduce", ""), console)
-            if code:
-                return code
+    """Make the runs, or find them made -> exit code."""
+    work = [(need, group) for need, seeds in needed.items() for group in groups(seeds)]
+    if chosen.workers > 1:
+        facts = plans.facts_of(",".join(dict.fromkeys(need.dataset for need in needed)))
+        planned = [
+            plans.run_of(task_of(need, group, chosen), changed(need), *facts[need.dataset]) for need, group in work
+        ]
+        return at_once.work_off(planned, chosen.workers, console)
+    for need, group in work:
+        words = words_of(need, group, chosen)
+        if code := offline_mbrl.train(*options.offline(words, "python -m experiments.reproduce", ""), console):
+            return code
     return 0
 
 
@@ -133,6 +149,7 @@ def main() -> int:
     """Make the runs, show the findings, publish if asked."""
     options.cache_programs()
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.reproduce", __doc__ or "")
+    at_once.check(chosen.workers)
     tested = chosen_claims(chosen.only)
     seeds = options.parse_seeds(chosen.seeds) if chosen.seeds else ()
     if max(seeds, default=0) >= REPORTED:

@@ -30,7 +30,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from experiments import options, plans, publishing, searches
-from experiments.plans import FAILED, INTERRUPTED, Options
+from experiments.plans import FAILED, INTERRUPTED, MOST_WORKERS, Options
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import comparison, formats
 from jaxrl_suite.report.claims import REPORTED
@@ -86,8 +86,8 @@ def main() -> int:
     if chosen.space and not chosen.search:
         raise UserError("--space is what a search varies; add --search=optuna, or give values in --grid")
     chosen = replace(chosen, seeds=chosen.seeds or ("1000:1004" if chosen.search else "1"))
-    if chosen.executor == "local" and chosen.workers > 256:
-        raise UserError(f"--workers={chosen.workers} is more than this machine can serve; give at most 256")
+    if chosen.executor == "local" and chosen.workers > MOST_WORKERS:
+        raise UserError(f"--workers={chosen.workers} is more than this machine can serve; give at most {MOST_WORKERS}")
     executors.check(chosen.executor, chosen.address, plans.place(chosen))
     # Planning asks which devices there are; their memory is for the workers, which share it.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import os
+import subprocess
 import sys
 
 import jax
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 
 from experiments import (
+    at_once,
     box_agent,
     box_claims,
     box_probes,
@@ -35,6 +38,7 @@ from jaxrl_suite.envs import box
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import oracle
 from jaxrl_suite.report import stats
+from jaxrl_suite.sweep import tasks
 from jaxrl_suite.train import rundir
 from jaxrl_suite.types import Transition
 from paper_figs import edge_of_reach as figures
@@ -180,6 +184,12 @@ def run(monkeypatch, *words):
         ("--world=hopper --publish --preset=smoke", "only try the code"),
         ("--world=hopper --episodes=-1", "positive whole number"),
         ("--world=pendulun", "did you mean pendulum"),
+        ("--workers=0", "between 1 and"),
+        ("--workers=2 --fresh", "one process"),
+        ("--only=methods --part=9", "give 1 to 3"),
+        ("--part=1", "one study"),
+        ("--only=methods --part=1 --workers=2", "leave out --publish and --workers"),
+        ("--world=hopper --part=1", "--part is for --world=box"),
     ],
 )
 def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, word, said):
@@ -191,6 +201,26 @@ def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, word, said):
 def test_a_study_of_ones_own_cannot_be_published(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, "--methods=base", "--publish", "--out", str(tmp_path)) == 2
     assert "whole studies" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", ["--preset=smoke --only=methods,diversity", "--preset=smoke --methods=base,ravl --distance=8,9 --seeds=2"]
+)
+def test_processes_are_told_to_train_the_very_groups(monkeypatch, tmp_path, words):
+    """Every group of the command is the only one of the command that a process of its own gets."""
+    handed = []
+    monkeypatch.setattr(at_once, "work_off", lambda runs, workers, console: handed.extend(runs) or 130)
+    assert run(monkeypatch, *words.split(), "--workers=2", f"--out={tmp_path}") == 130
+    groups = []
+    for each in handed:
+        chosen = options.parse(edge_of_reach.Options, tasks.words(each.task)[2:], edge_of_reach.Options(), "test", "")
+        assert chosen.workers == 1 and not chosen.publish and chosen.out == tmp_path
+        chosen = dataclasses.replace(chosen, episodes=chosen.episodes or edge_of_reach.EPISODES)
+        (study,) = edge_of_reach.chosen_studies(chosen)
+        (group,) = edge_of_reach.groups_of(study, chosen)
+        assert (group.id, group.label, tuple(group.run_ids)) == (each.group, each.label, each.run_ids)
+        groups.append(group.id)
+    assert len(groups) == len(set(groups)) > 1
 
 
 # --- outside the box ---
@@ -322,6 +352,21 @@ def test_there_is_nothing_to_diagnose_without_a_model(monkeypatch, capsys, tmp_p
     with pytest.raises(SystemExit) as stopped:
         offline_mbrl.main()
     assert stopped.value.code == 2 and "iql has none" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_at_a_time_leave_the_rows_of_one_after_the_other(tmp_path):
+    """In the box, and on a task, where a run's own command trains it and this one asks it."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false", "NPROC": "1"}
+    for words in ("--world=box --only=diversity --seeds=1", "--world=pendulum --only=horizons --updates=20 --seeds=1"):
+        tables = []
+        for workers in ("1", "2"):
+            out = tmp_path / words[8:11] / workers
+            command = f"-m experiments.edge_of_reach --preset=smoke {words} --workers={workers} --out={out}"
+            subprocess.run([sys.executable, *command.split()], check=True, env=environment)
+            found = pd.read_csv(out / "edge_of_reach" / "summary.csv").sort_values("run_id", ignore_index=True)
+            tables.append(found.drop(columns=[name for name in found if "seconds" in name]))
+        pd.testing.assert_frame_equal(*tables)
 
 
 @pytest.mark.slow

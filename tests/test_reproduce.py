@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from experiments import claims, curves, options, publishing, reproduce
+from experiments import at_once, claims, curves, options, publishing, reproduce
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import Interval, mean_interval
 from jaxrl_suite.report.claims import RULES, Needed, above, judge, verdict
+from jaxrl_suite.sweep import tasks
 from jaxrl_suite.train import rundir, session
 from paper_figs import offline_mbrl as figure
 from paper_figs.__main__ import main as draw_all
@@ -106,6 +107,26 @@ def test_a_claim_about_settings_makes_their_runs():
     shared, _, config = options.offline(words, "test", "")
     assert (shared.algo, shared.dataset, shared.seeds, shared.preset) == ("ravl", "made-up", "0:8", "smoke")
     assert (config.diversity, config.hidden, config.dynamics.members) == (0.0, (64, 64), 3)
+
+
+def test_several_at_a_time_are_the_same_runs(monkeypatch, tmp_path):
+    """A process per algorithm, data set and group of seeds, with the command that makes those runs one by one."""
+    handed = []
+    monkeypatch.setattr(at_once, "work_off", lambda runs, workers, console: handed.extend(runs) or 0)
+    chosen = reproduce.Options(workers=2, preset="smoke", out=tmp_path)
+    needed = {
+        Needed(algo, "hopper-medium-replay-mini", text): range(12)
+        for algo, text in (("bc", ""), ("iql", "expectile=0.8"))
+    }
+    assert reproduce.run_all(needed, chosen, Console()) == 0
+    assert [(run.algo, run.seeds, run.settings) for run in handed] == [
+        (need.algo, part, reproduce.changed(need)) for need in needed for part in (tuple(range(8)), tuple(range(8, 12)))
+    ]
+    assert [tasks.words(run.task)[2:] for run in handed[2:]] == [
+        reproduce.words_of(list(needed)[1], part, chosen) for part in ("0:8", "8:12")
+    ]
+    with pytest.raises(UserError, match="--workers=0 must be between 1 and"):
+        at_once.check(0)
 
 
 def test_runs_have_the_seeds_that_the_most_demanding_claim_rests_on():
