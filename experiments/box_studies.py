@@ -23,8 +23,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 RIM = {"distance": 9.0, "width": 4.0}  # a reward nearer to the rim, and wider, than that of the presets
 HORIZONS = (1, 5, 10, 20, 30)
-DISTANCES, LENGTHS = (7.0, 8.0, 9.0, 11.0), (5, 10, 20)
-CRITICS, DIVERSITIES = (5, 10), (0.0, 1.0, 100.0)
+DISTANCES, LENGTHS = (4.0, 7.0, 8.0, 9.0, 11.0), (5, 10, 20)
+CRITICS, DIVERSITIES = (5, 10), (0.0, 0.1, 1.0, 100.0)
 
 
 class Arm(NamedTuple):
@@ -158,7 +158,7 @@ STUDIES = _each_once(
         Study(
             "rewards",
             "the reward's distance against the rollouts' length",
-            _arms(("base", "minimum"), distance=DISTANCES, horizon=LENGTHS),
+            _arms(("base", "minimum", "ravl"), distance=DISTANCES, horizon=LENGTHS),
             2,
         ),
     )

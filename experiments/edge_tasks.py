@@ -38,17 +38,22 @@ class Arm(NamedTuple):
     changes: dict[str, Any]
 
 
+# With nothing but a penalty of the model's error beyond the base method. MOReL's preset has nothing else.
+NEUTRAL = (
+    Arm("mopo", {**TRUE, "alpha_max": 0.0}),
+    Arm("mobile", {**TRUE, "alpha_max": 0.0, "entropy_backup": True, "target_min": None}),
+)
 STUDIES: dict[str, tuple[Arm, ...]] = {
     "methods": (
         *(Arm(algo, {}) for algo in ("mbpo", "ravl", "mopo")),
-        *(Arm(algo, TRUE) for algo in ("mbpo", "ravl", "combo")),
+        *(Arm(algo, TRUE) for algo in ("mbpo", "ravl", "combo", "mopo")),
     ),
     "patches": (
         Arm("mbpo", TRUE),
         *(Arm("mbpo", {**TRUE, "patch": patch}) for patch in ("edge", "random")),
         Arm("ravl", TRUE),
     ),
-    "penalties": tuple(Arm(algo, TRUE) for algo in ("morel", "mobile", "rambo")),
+    "penalties": (*(Arm(algo, TRUE) for algo in ("morel", "mobile", "rambo")), *NEUTRAL),
     "horizons": tuple(Arm("mbpo", {**TRUE, "horizon": horizon}) for horizon in HORIZONS),
     "accuracy": tuple(
         Arm(algo, {"world": "interpolate", "accuracy": accuracy})

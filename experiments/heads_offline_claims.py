@@ -35,7 +35,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "edac": {},
 }
 TUNED = ("iql", "rebrac")  # the cheap ones, by default: others cost five times as much
-RATES = (3e-4, 1e-3, 3e-3)  # of the critics; the middle one is the quick presets'
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # of the critics; the middle one is the quick presets'
 TUNING = PUBLISHED / EXPERIMENT / "heads-tuning.csv"
 PAPER = "Farebrother et al. 2024 (arXiv 2403.03950), figure 4"
 OFFLINE = "Tarasov et al. 2024 (arXiv 2406.06309); analogue of ours"
@@ -211,20 +211,19 @@ def negated(found: Callable[[Rows], Evidence]) -> Callable[[Rows], Evidence]:
     return evidence
 
 
-def _of_cql() -> tuple[Claim, ...]:
-    """CQL has the paper's other heads too."""
-    pairs = (("hl-gauss", "two-hot"), ("hl-gauss", "c51"))
+def _rivals(algo: str, family: str, source: str, *rivals: str) -> tuple[Claim, ...]:
+    """HL-Gauss against other heads in one algorithm."""
     return tuple(
         _claim(
-            f"offline-{better}-beats-{worse}-cql",
-            f"cql scores higher with {better} heads than with {worse} heads",
-            runs("cql", better.replace("-", "_")),
-            runs("cql", worse.replace("-", "_")),
-            f"{better} minus {worse}",
-            "value heads offline",
-            source=f"{PAPER}; analogue of ours",
+            f"offline-hl-gauss-beats-{worse.replace('_', '-')}-{algo}",
+            f"{algo} scores higher with hl-gauss heads than with {worse.replace('_', '-')} heads",
+            runs(algo, "hl_gauss"),
+            runs(algo, worse),
+            f"hl-gauss minus {worse.replace('_', '-')}",
+            family,
+            source=source,
         )
-        for better, worse in pairs
+        for worse in rivals
     )
 
 
@@ -315,7 +314,8 @@ def _fault() -> tuple[Claim, ...]:
 
 CLAIMS = (
     *(claim for dataset in DATASETS for claim in _swapped(dataset)),
-    *_of_cql(),
+    *_rivals("cql", "value heads offline", f"{PAPER}; analogue of ours", "two_hot", "c51"),
+    *_rivals("rebrac", "heads of ReBRAC", OFFLINE, "mse_softmax", "two_hot", "c51", "quantile"),
     *_begun(),
     *_fault(),
     *_together(),

@@ -91,7 +91,7 @@ def rows_of(planned: dict[tuple[str, str], list[tasks.Run]]) -> list[dict[str, A
     for (_, head), runs in planned.items():
         for row in tasks.rows_of(runs):
             changed = dict(word.split("=", 1) for word in row["settings"].split())
-            rate = float(changed.get("critic_lr", RATES[1]))
+            rate = float(changed.get("critic_lr", RATES[len(RATES) // 2]))
             found.append({name: {**row, "head": head, "critic_lr": rate}[name] for name in COLUMNS})
     return found
 

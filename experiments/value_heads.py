@@ -31,7 +31,16 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments import heads_claims, heads_maze, heads_online, heads_shifts, heads_studies, options, studies
+from experiments import (
+    heads_claims,
+    heads_later_claims,
+    heads_maze,
+    heads_online,
+    heads_shifts,
+    heads_studies,
+    options,
+    studies,
+)
 from experiments.heads_studies import EXPERIMENT, MAZE, RATES, SHIFTS, STUDIES, TUNED, TUNING, Arm, Config, Study
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
@@ -266,7 +275,7 @@ def main() -> int:
         tune(wanted, chosen, console)
         return 0
     rows = run_studies(wanted, chosen, console)
-    studies.show_claims(heads_claims.CLAIMS, rows, chosen.preset, console)
+    studies.show_claims((*heads_claims.CLAIMS, *heads_later_claims.CLAIMS), rows, chosen.preset, console)
     if chosen.publish:
         studies.publish(rows, EXPERIMENT, chosen.out / EXPERIMENT, console)
     return 0

@@ -23,6 +23,7 @@ from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 SKY = "#56B4E9"
 
 METHODS = {"base": ORANGE, "patched": GREEN, "random-patched": PURPLE, "minimum": SKY, "ravl": BLUE}
+MAPPED = ("base", "minimum", "ravl")
 NAMES = {
     "base": "base",
     "patched": "edge patched",
@@ -196,29 +197,30 @@ def _horizons(rows: pd.DataFrame) -> Figure | None:
 
 # --- Maps ---
 def _maps(rows: pd.DataFrame, plain: pd.DataFrame) -> Figure | None:
-    """Share of the best return: distance against k for the base method and the least of N, and N against eta."""
+    """Share of the best return: distance against k for three methods, and N against eta."""
     if plain.empty:
         return None
     own = plain.iloc[0]
-    wide = rows[(rows["width"] == own["width"]) & rows["algo"].isin(("base", "minimum"))]
+    wide = rows[(rows["width"] == own["width"]) & rows["algo"].isin(MAPPED)]
     kept = rows["distance"].isin(wide["distance"].unique()) & (rows["width"] == own["width"])
     lengths = rows.loc[kept & (rows["distance"] != own["distance"]), "horizon"].unique()
-    by_place = wide[wide["horizon"].isin(lengths) & (wide["critics"] == wide["algo"].map(_first(plain, "critics")))]
+    usual = [wide[name] == wide["algo"].map(_first(plain, name)) for name in ("critics", "diversity")]
+    by_place = wide[wide["horizon"].isin(lengths) & usual[0] & usual[1]]
     place = (rows[["distance", "width", "horizon"]] == own[["distance", "width", "horizon"]].to_numpy()).all(axis=1)
     critics = rows[place & rows["algo"].isin(("base", "minimum", "ravl"))]
     if by_place["distance"].nunique() < 2 or critics["diversity"].nunique() < 2:
         return None
-    figure = Figure(figsize=(11.5, 3.6), layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(1, 3)
-    for axes, method in zip(panels[:2], ("base", "minimum"), strict=True):
+    figure = Figure(figsize=(14.5, 3.9), layout="constrained")
+    panels: Sequence[Axes] = figure.subplots(1, 4)
+    for axes, method in zip(panels[:3], MAPPED, strict=True):
         image = _map(axes, by_place[by_place["algo"] == method], "horizon", "distance")
         axes.set_title(NAMES[method])
         axes.set_xlabel("steps k of a rollout")
         axes.set_ylabel("distance of the reward")
-    image = _map(panels[2], critics, "diversity", "critics")
-    panels[2].set_title(f"k = {own['horizon']:.0f}, distance {own['distance']:g}")
-    panels[2].set_xlabel("diversity eta")
-    panels[2].set_ylabel("critics N")
+    image = _map(panels[3], critics, "diversity", "critics")
+    panels[3].set_title(f"k = {own['horizon']:.0f}, distance {own['distance']:g}")
+    panels[3].set_xlabel("diversity eta")
+    panels[3].set_ylabel("critics N")
     figure.colorbar(image, ax=list(panels), label="% of the best return")
     shown = pd.concat([by_place, critics])
     figure.suptitle(f"mean over {seeds_of(shown)}; in brackets: Q-value at the start, % of 1 / (1 - gamma)", fontsize=9)

@@ -212,6 +212,13 @@ def test_a_run_complains_of_a_narrow_support_once(monkeypatch, capsys, tmp_path)
     assert last["clipped_targets"] > 0.05 and last["target_kl"] > 0 and 0 < last["end_mass"] < 1
 
 
+def test_a_notebook_warns_of_a_narrow_support():
+    spec = PROBE.env.spec
+    config = dataclasses.replace(td3_bc.PRESETS["smoke"], head="hl_gauss", support="0.1,0.2", updates=50, evaluations=1)
+    with pytest.warns(UserWarning, match="targets lie outside the support"):
+        learn(td3_bc.make(spec, config), random_data(PROBE.env, 100))
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -222,6 +229,7 @@ def test_a_run_complains_of_a_narrow_support_once(monkeypatch, capsys, tmp_path)
         (["--algo=td3_bc", "--head=hl_gauss", "--support=5,-5"], "--support=5,-5 encloses no value"),
         (["--algo=td3_bc", "--head=hl_gauss", "--bins=1"], "--bins=1 can hold no two values"),
         (["--algo=ravl", "--head=hl_gauss", "--sigma-ratio=0"], "--sigma-ratio=0.0 leaves HL-Gauss no Gaussian"),
+        (["--algo=ravl", "--head=hl_gauss", "--sigma-ratio=inf"], "--sigma-ratio=inf leaves HL-Gauss no Gaussian"),
         (["--algo=cql", "--head=hlgauss"], "did you mean hl_gauss"),
     ],
 )

@@ -264,7 +264,7 @@ def test_loss_and_gradient_are_finite_far_beyond_the_ends(name, y):
         assert abs(float(grads[0, 0 if y < 0 else -1])) > 0.4
 
 
-@pytest.mark.parametrize("name", [name for name in HEADS if name not in ("quantile",)])
+@pytest.mark.parametrize("name", HEADS)
 def test_a_target_that_is_no_number_shows_in_the_loss(name):
     """A clip must not hide NaN: the run is to be marked as diverged."""
     head, one = head_of(name), jnp.ones(1)
@@ -509,9 +509,12 @@ def test_without_data_a_support_must_be_given():
         heads.make("hl_gauss").support(None)
 
 
-def test_a_support_narrower_than_the_data_is_named():
+def test_a_support_that_does_not_fit_the_data_is_named():
     returns = np.array([0.0, 50.0, 120.0, np.nan, -3.0])
     narrow = HeadConfig("hl_gauss", support="0,100")
-    for config in (replace(narrow, support="-10,200"), replace(narrow, support="auto"), replace(narrow, name="mse")):
+    wide = replace(narrow, support="-2500,2500")
+    fits = replace(narrow, support="-2000,2000"), replace(narrow, support="-10,200"), replace(narrow, support="auto")
+    for config in (*fits, replace(narrow, name="mse"), replace(wide, name="two_hot_symexp")):
         assert heads.complaint(config, returns) == ""
+    assert "less than 3 of its 101 bins of 49.5" in heads.complaint(wide, returns)
     assert "-3 to 120" in (line := heads.complaint(narrow, returns)) and "2 of 4 lie outside" in line

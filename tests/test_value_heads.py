@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import heads_claims, heads_maze, heads_online, heads_shifts, heads_studies, reproduce, value_heads
+from experiments import (
+    heads_claims,
+    heads_later_claims,
+    heads_maze,
+    heads_online,
+    heads_shifts,
+    heads_studies,
+    reproduce,
+    value_heads,
+)
 from experiments.heads_studies import STUDIES
 from jaxrl_suite.envs import procmaze
 from jaxrl_suite.errors import UserError
@@ -139,7 +148,7 @@ def test_heads_learn_from_the_same_rows_whatever_they_are():
 
 def test_every_claim_rests_on_a_study_that_its_command_makes():
     made = {name: {one.needed for one in study.arms} for name, study in STUDIES.items()}
-    for claim in heads_claims.CLAIMS:
+    for claim in (*heads_claims.CLAIMS, *heads_later_claims.CLAIMS):
         words = claim.command.partition("--only=")[2].split(",")
         assert set(claim.needs) <= set().union(*(made[word] for word in words)), claim.id
     with pytest.raises(UserError, match=r"experiments\.value_heads"):

@@ -31,8 +31,8 @@ class Config(LipschitzOptions):
     """Between which epochs it changes."""
     epoch: int = 1_000
     """Environment steps of an epoch."""
-    retain: int = 1
-    """Refreshes whose imagined rows are drawn."""
+    retain: int = 4
+    """Refreshes whose imagined rows are drawn; the authors keep those of an epoch."""
     real_ratio: float = 0.05
     """Share of real transitions in a batch; with 1 there is no model."""
     dynamics: ensemble.EnsembleConfig = field(default_factory=ensemble.EnsembleConfig)

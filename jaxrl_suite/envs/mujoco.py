@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_suite.envs import engines
-from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Array, Env, Key, Spec, Timestep
 
 
@@ -72,7 +72,9 @@ def make(spec: Spec, backend: str = "c") -> Env:
         UserError: the task has no pure version, the backend is unknown, or a package is missing.
     """
     if spec.name not in TASKS:
-        raise unknown("MuJoCo task", spec.name, TASKS)
+        raise UserError(
+            f"{spec.name} has no pure version, so its true dynamics are not known; give one of {', '.join(TASKS)}"
+        )
     task = TASKS[spec.name]
     advance = engines.engine(backend, task.xml, task.skip, task.lagging)
     model = engines.load(task.xml)

@@ -168,9 +168,14 @@ def above(metric: str, ours: Needed, theirs: Needed) -> Callable[[Rows], Evidenc
     return lambda rows: _paired(_by_seed(rows, ours, metric), _by_seed(rows, theirs, metric))
 
 
-def above_column(metric: str, ours: Needed, column: str) -> Callable[[Rows], Evidence]:
-    """Differences between a metric and another column of the same row, such as the behaviour's return."""
-    return lambda rows: _paired(_by_seed(rows, ours, metric), _by_seed(rows, ours, column))
+def above_column(metric: str, ours: Needed, column: str, least: float = 0.0) -> Callable[[Rows], Evidence]:
+    """Differences between a metric and another column of the same row, such as the behaviour's return, less `least`."""
+
+    def evidence(rows: Rows) -> Evidence:
+        found = _paired(_by_seed(rows, ours, metric), _by_seed(rows, ours, column))
+        return found._replace(differences=found.differences - least)
+
+    return evidence
 
 
 def level(metric: str, ours: Needed, least: float = 0.0) -> Callable[[Rows], Evidence]:

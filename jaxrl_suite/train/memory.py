@@ -6,7 +6,8 @@ What is to be kept, or reported, is made by the loop in a run directory (`train.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from jaxrl_suite.train import loop, members
 from jaxrl_suite.train.compose import Population, chunk, compiled, population
 from jaxrl_suite.train.evaluate import Evaluator, make_evaluator
 from jaxrl_suite.types import Algorithm, Array, Dataset, Params, Phase, Spec, Tree, WorldModel
+from jaxrl_suite.values import supports
 
 
 class Trained(NamedTuple):
@@ -122,6 +124,7 @@ def learn(
         for chunks in range(1, phase.ticks // phase.chunk + 1):
             state, values = program.run(state, dataset)
             update = chunks * phase.chunk * phase.updates_per_tick
+            _warn(values)
             metrics += [
                 {"phase": phase.name, "update": update, "seed": seed, **{k: float(v[row]) for k, v in values.items()}}
                 for row, seed in enumerate(chosen)
@@ -163,6 +166,12 @@ def _check(algorithm: Algorithm, seeds: tuple[int, ...], model: Params | None) -
         raise UserError("this algorithm learns on a host environment; use python -m experiments.collect")
     if model is not None and len(algorithm.phases) < 2:
         raise UserError("a model was given, but this algorithm has no phase that fits one; leave `model` out")
+
+
+def _warn(values: Mapping[str, Array]) -> None:
+    """Say that a support clips targets: Python shows the same warning once."""
+    if complaint := supports.clipped_complaint(float(jnp.mean(values.get("clipped_targets", jnp.zeros(1))))):
+        warnings.warn(complaint, stacklevel=3)
 
 
 def _due(phase: Phase, chunks: int) -> bool:

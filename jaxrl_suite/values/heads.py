@@ -137,10 +137,10 @@ def _measures(logits: Array, probs: Array, clipped: Array) -> Metrics:
 
 def hl_gauss(config: HeadConfig) -> ValueHead:
     """Cross-entropy to a Gaussian around the target."""
-    if not config.sigma_ratio > 0:
+    if not 0 < config.sigma_ratio < float("inf"):
         raise UserError(
-            f"--sigma-ratio={config.sigma_ratio} leaves HL-Gauss no Gaussian; give a number above 0, such as 0.75, or "
-            "--head=two_hot"
+            f"--sigma-ratio={config.sigma_ratio} leaves HL-Gauss no Gaussian; give a finite number above 0, such as "
+            "0.75, or --head=two_hot"
         )
     project = lambda y, support: projections.hl_gauss_probs(y, support, config.bins, config.sigma_ratio)  # noqa: E731
     return histogram(config, supports.Geometry(config.bins, config.sigma_ratio), projections.centres, project)
@@ -263,6 +263,7 @@ HEADS: dict[str, Callable[[HeadConfig], ValueHead]] = {
     "symlog_mse": lambda config: symlog(mse(), config),
 }
 WITHOUT_SUPPORT = ("mse", "symlog_mse", "quantile")
+EVEN = ("hl_gauss", "two_hot", "c51", "mse_softmax")  # their bins are equally wide in units of value
 
 
 def make(config: HeadConfig | str) -> ValueHead:
@@ -306,7 +307,9 @@ def require_ends(config: HeadConfig) -> None:
 
 def complaint(config: HeadConfig, returns: Any) -> str:
     """What is wrong with a head's support for data of these returns; empty where nothing is, or it has none."""
-    return "" if config.name in WITHOUT_SUPPORT else supports.complaint(config.support, returns)
+    if config.name in WITHOUT_SUPPORT:
+        return ""
+    return supports.complaint(config.support, config.bins if config.name in EVEN else 0, returns)
 
 
 def _bins(config: HeadConfig) -> str:

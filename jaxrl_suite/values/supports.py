@@ -25,6 +25,8 @@ from jaxrl_suite.types import Array
 from jaxrl_suite.values.projections import Support
 
 AUTO, MIDDLE = "auto", "middle"
+# Bins that the data's returns should span; in our mazes they spanned five where a support was ten times too wide.
+FEWEST = 3
 CLIPPED = 0.05  # share of clipped targets from which on a run complains
 
 
@@ -132,17 +134,26 @@ def clipped_complaint(share: float) -> str:
     )
 
 
-def complaint(text: str, returns: Any) -> str:
-    """What is wrong with ends given for data of these returns, as a line for the user; empty where nothing is."""
+def complaint(text: str, bins: int, returns: Any) -> str:
+    """What is wrong with ends given for data of these returns, as a line for the user; empty where nothing is.
+
+    `bins` is how many there are, or 0 where they are not equally wide.
+    """
     ends, returns = parse(text), np.asarray(returns)
-    if ends is None:
+    returns = returns[np.isfinite(returns)]
+    if ends is None or not len(returns):
         return ""
     low, high = ends
-    returns = returns[np.isfinite(returns)]
-    outside = int(np.sum((returns < low) | (returns > high)))
-    if not outside:
-        return ""
-    return (
-        f"--support={text} is narrower than the data: their returns go from {np.min(returns):,.4g} to "
-        f"{np.max(returns):,.4g}, and {outside:,} of {len(returns):,} lie outside; values there cannot be represented"
-    )
+    least, most = float(np.min(returns)), float(np.max(returns))
+    outside, width = int(np.sum((returns < low) | (returns > high))), (high - low) / max(bins, 1)
+    if outside:
+        return (
+            f"--support={text} is narrower than the data: their returns go from {least:,.4g} to {most:,.4g}, and "
+            f"{outside:,} of {len(returns):,} lie outside; values there cannot be represented"
+        )
+    if bins and most - least < FEWEST * width:
+        return (
+            f"--support={text} is far wider than the data: their returns go from {least:,.4g} to {most:,.4g}, less "
+            f"than {FEWEST} of its {bins} bins of {width:,.4g}; give ends nearer to them, or --support=auto"
+        )
+    return ""
