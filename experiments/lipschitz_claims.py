@@ -22,8 +22,6 @@ RETURN_MARGIN = {"pendulum": 100.0, "cartpole_swingup": 15.0, "hopper": 200.0}
 ERROR_MARGIN = 0.3  # of the logarithm of the model error: a factor of 1.35
 # Hopper at a budget in which it can be learnt. One who stands still collects about one per step, of at most 1,000.
 LONGER, HOPS = 30_000, 1_000.0
-# The quick presets end while MBPO still learns: budgets found on seeds 1000 to 1004, for twice as many seeds.
-ENOUGH, ENOUGH_SEEDS = {"pendulum": 10_000, "cartpole_swingup": 18_000}, 10
 LEARNS = "ours, after Janner et al. 2019 (arXiv 1906.08253), with smaller networks and fewer steps"
 DIFFERENCE = "mean paired difference of {} over seeds, {}, 95% t-interval"
 KINDS = ("probabilistic", "deterministic")
@@ -215,27 +213,4 @@ def _longer() -> tuple[Claim, ...]:
     )
 
 
-def _enough(env: str, steps: int) -> Claim:
-    """Whether MBPO solves a task when it may go on learning; the same claim at the quick preset is `mbpo-solves`."""
-    ours = Arm("probabilistic-ensemble", steps=steps).needed(env)
-    return Claim(
-        id=f"{env.partition('_')[0]}-longer-mbpo-solves",
-        statement=f"on {env} at {steps:,} steps, MBPO with a probabilistic ensemble ends above the return that we call "
-        "solved",
-        source=f"{LEARNS.replace('fewer steps', 'a budget found on seeds 1000 to 1004')}; the level is ours",
-        experiment=EXPERIMENT,
-        needs=(ours,),
-        statistic="mean of the last return less that return, 95% t-interval",
-        evidence=above_column("return_last", ours, "solved"),
-        family="solved at a longer budget",
-        command=f"python -m experiments.{EXPERIMENT} --env={env} --steps={steps} --models=probabilistic-ensemble "
-        "--mechanisms=none",
-        seeds=ENOUGH_SEEDS,
-    )
-
-
-CLAIMS = (
-    *(claim for env in RETURN_MARGIN for claim in _on(env)),
-    *_longer(),
-    *(_enough(env, steps) for env, steps in ENOUGH.items()),
-)
+CLAIMS = (*(claim for env in RETURN_MARGIN for claim in _on(env)), *_longer())

@@ -21,7 +21,7 @@ from jaxrl_suite.models import fit as fits
 from jaxrl_suite.models.ensemble import EnsembleConfig
 from jaxrl_suite.models.fit import FitConfig
 from jaxrl_suite.train import loop, members
-from jaxrl_suite.train.compose import Population, chunk, compiled, population
+from jaxrl_suite.train.compose import Population, begin, chunk, compiled, population
 from jaxrl_suite.train.evaluate import Evaluator, make_evaluator
 from jaxrl_suite.types import Algorithm, Array, Dataset, Params, Phase, Spec, Tree, WorldModel
 from jaxrl_suite.values import supports
@@ -119,7 +119,7 @@ def learn(
     metrics: list[dict] = []
     for index in range(0 if model is None else 1, len(algorithm.phases)):
         phase = population(algorithm.phases[index])
-        state = jax.jit(phase.init)(*members.arguments(people, dataset, index, previous))
+        state = begin(phase, members.arguments(people, dataset, index, previous))
         program = compiled(chunk(phase), state, dataset)
         for chunks in range(1, phase.ticks // phase.chunk + 1):
             state, values = program.run(state, dataset)
