@@ -22,6 +22,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ravl": {"critics": 5, "diversity": 1.0},
 }
 RIM = {"distance": 9.0, "width": 4.0}  # a reward nearer to the rim, and wider, than that of the presets
+INNER, INNER_LENGTHS = {"distance": 4.0}, (10, 20)  # where the map showed RAVL to repair something, with two seeds
 HORIZONS = (1, 5, 10, 20, 30)
 DISTANCES, LENGTHS = (4.0, 7.0, 8.0, 9.0, 11.0), (5, 10, 20)
 CRITICS, DIVERSITIES = (5, 10), (0.0, 0.1, 1.0, 100.0)
@@ -154,6 +155,12 @@ STUDIES = _each_once(
             "number of critics against their diversity",
             _arms(("ravl",), critics=CRITICS, diversity=DIVERSITIES),
             2,
+        ),
+        Study(
+            "inner",
+            "a reward four steps away, where most rollouts pass",
+            _arms(("base", "minimum", "ravl"), **_single(INNER), horizon=INNER_LENGTHS),
+            8,
         ),
         Study(
             "rewards",

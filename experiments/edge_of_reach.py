@@ -3,8 +3,8 @@
 The base method is MBPO's rollouts with SAC. `patched` puts the true value in place of its targets at edge-of-reach
 states, `random-patched` in place of as many others. `minimum` trusts the least of N critics, and `ravl` makes these
 diverse. Without options all studies of the world are made: methods, horizons (rollouts from one step to the whole
-episode), ensemble (the least of ten critics), diversity (of two), critics (N against eta), rewards (the reward's
-distance against the rollouts' length). The same command resumes what was stopped, and prints what has finished.
+episode), ensemble (the least of ten critics), diversity (of two), critics (N against eta), inner (a reward near
+the starts), rewards (the reward's distance against the rollouts' length). The same command resumes what was stopped, and prints what has finished.
 
 Elsewhere (pendulum; hopper, halfcheetah, walker2d with the extra `mujoco`) offline algorithms learn from the bundled
 data in a learned world and in the true one: methods, patches (of targets at the ends of rollouts, in the true one, by
@@ -60,7 +60,7 @@ class Options:
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large networks, an accelerator)."""
     only: str = ""
     """Make only these studies, with commas between; by default all of the world: in the box methods, horizons,
-    ensemble, diversity, critics, rewards; elsewhere methods, patches, penalties, horizons, accuracy, critics."""
+    ensemble, diversity, critics, inner, rewards; elsewhere methods, patches, penalties, horizons, accuracy, critics."""
     methods: str = ""
     """In the box, train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the
     settings below."""
