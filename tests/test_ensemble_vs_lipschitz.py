@@ -46,6 +46,8 @@ def test_every_setting_of_every_task_is_one_that_the_command_takes():
         for config in (*arms.values(), Arm("probabilistic-single").config(env, "paper")):
             options.require_positive(config)
             assert (config.steps - config.explore) % config.period == 0
+        paper = Arm("probabilistic-ensemble").config(env, "paper")
+        assert paper.retain * paper.period == paper.epoch  # the authors draw the imagined rows of an epoch
 
 
 def test_noise_is_of_equal_size_with_and_without_an_attack():

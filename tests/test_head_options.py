@@ -1,6 +1,7 @@
 """Value heads as an axis: every critic of every algorithm takes one, runs log how it fits, probes are reached."""
 
 import dataclasses
+import functools
 import json
 import sys
 
@@ -17,7 +18,7 @@ from jaxrl_suite.algorithms import actor_critic, edac, iql, mobile, registry, sa
 from jaxrl_suite.algorithms.head_options import HeadOptions
 from jaxrl_suite.envs.probes import PROBES
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.train import session
+from jaxrl_suite.train import memory, session
 from jaxrl_suite.train.compose import begin, population
 from jaxrl_suite.train.memory import learn
 from jaxrl_suite.types import Dataset, Spec, Transition
@@ -212,11 +213,13 @@ def test_a_run_complains_of_a_narrow_support_once(monkeypatch, capsys, tmp_path)
     assert last["clipped_targets"] > 0.05 and last["target_kl"] > 0 and 0 < last["end_mass"] < 1
 
 
-def test_a_notebook_warns_of_a_narrow_support():
-    spec = PROBE.env.spec
-    config = dataclasses.replace(td3_bc.PRESETS["smoke"], head="hl_gauss", support="0.1,0.2", updates=50, evaluations=1)
+def test_a_notebook_swaps_a_head_in_one_word_and_is_warned_of_a_narrow_support():
+    make = functools.partial(memory.algorithm, "td3_bc", PROBE.env.spec, "smoke", updates=50, evaluations=1)
+    rows = random_data(PROBE.env, 100)
+    swapped = learn(make(head="hl_gauss"), rows)
+    assert set(swapped.metrics) >= MEASURED and not swapped.diverged.any()
     with pytest.warns(UserWarning, match="targets lie outside the support"):
-        learn(td3_bc.make(spec, config), random_data(PROBE.env, 100))
+        learn(make(head="hl_gauss", support="0.1,0.2"), rows)
 
 
 @pytest.mark.parametrize(
