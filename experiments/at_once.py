@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -26,8 +27,8 @@ class Group(Protocol):
     run_ids: list[str]
 
 
-def check(workers: int, fresh: bool = False) -> None:
-    """Refuse what cannot be meant.
+def prepare(workers: int, fresh: bool = False) -> None:
+    """Refuse what cannot be meant; before any device is asked for, leave its memory to the processes to come.
 
     Raises:
         UserError: no worker, more than a machine can serve, or several with `fresh`.
@@ -36,6 +37,8 @@ def check(workers: int, fresh: bool = False) -> None:
         raise UserError(f"--workers={workers} must be between 1 and {plans.MOST_WORKERS}; a machine's cores, or fewer")
     if workers > 1 and fresh:
         raise UserError(f"--fresh goes with one process; leave out --workers={workers}, or give another folder, --out")
+    if workers > 1:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
 def of_group(group: Group, experiment: str, chosen: Any, **more: Any) -> tasks.Run:

@@ -260,7 +260,7 @@ def main() -> int:
     console = make_console()
     if chosen.world not in WORLDS:
         raise unknown("world", chosen.world, WORLDS)
-    at_once.check(chosen.workers, chosen.fresh)
+    at_once.prepare(chosen.workers, chosen.fresh)
     if chosen.part and chosen.world != WORLD:
         raise UserError(f"--part is for --world={WORLD}; leave it out with --world={chosen.world}")
     if chosen.part < 0 or (chosen.part and (chosen.publish or chosen.workers > 1)):

@@ -189,7 +189,7 @@ def main() -> int:
     display = Display(console)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
     studies.check_publish(chosen.publish, chosen.preset, seeds)
-    at_once.check(chosen.workers, chosen.fresh)
+    at_once.prepare(chosen.workers, chosen.fresh)
     groups = [Group(arm, seeds, chosen, display) for arm in arms]
     if chosen.workers > 1:
         runs = [

@@ -149,7 +149,7 @@ def main() -> int:
     """Make the runs, show the findings, publish if asked."""
     options.cache_programs()
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.reproduce", __doc__ or "")
-    at_once.check(chosen.workers)
+    at_once.prepare(chosen.workers)
     tested = chosen_claims(chosen.only)
     seeds = options.parse_seeds(chosen.seeds) if chosen.seeds else ()
     if max(seeds, default=0) >= REPORTED:

@@ -126,7 +126,7 @@ def test_several_at_a_time_are_the_same_runs(monkeypatch, tmp_path):
         reproduce.words_of(list(needed)[1], part, chosen) for part in ("0:8", "8:12")
     ]
     with pytest.raises(UserError, match="--workers=0 must be between 1 and"):
-        at_once.check(0)
+        at_once.prepare(0)
 
 
 def test_runs_have_the_seeds_that_the_most_demanding_claim_rests_on():
