@@ -11,7 +11,7 @@ from rich.console import Console
 
 from experiments import offline_mbrl, options
 from jaxrl_suite import data
-from jaxrl_suite.algorithms import registry
+from jaxrl_suite.algorithms import dyna, registry
 from jaxrl_suite.errors import unknown
 from jaxrl_suite.sweep import display, executors, grid, schedule, tasks
 from jaxrl_suite.train import interrupts, rundir, settings
@@ -44,6 +44,8 @@ class Options:
     """Episodes per evaluation and seed."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints."""
+    diagnose: bool = False
+    """Also ask model-based agents at every evaluation what --diagnose of the experiment asks; others are not asked."""
     log: str = ""
     """Also log every run to: tensorboard, wandb (offline), or both with a comma between."""
     population: int = 64
@@ -135,13 +137,15 @@ def task_of(points: Sequence[grid.Point], traced: Sequence[str], chosen: Options
     """The command for points of the grid that share a program; what they differ in is varied within it."""
     names = ("algo", "dataset", *("preset", "seeds", "out", "episodes", "checkpoint_seconds", "log"))
     first = points[0]
+    asked = chosen.diagnose and isinstance(next(iter(registry.get(first.algo).presets.values())), dyna.Config)
     given: dict[str, Any] = {name: str(getattr(first if name in names[:2] else chosen, name)) for name in names}
     varied = [{name: point.settings[name] for name in traced if name in point.settings} for point in points]
     if len(points) > 1:
         given["vary"] = [",".join(f"{name}={text}" for name, text in changes.items()) for changes in varied]
     fixed = {name: text for name, text in first.settings.items() if len(points) == 1 or name not in varied[0]}
     own = {name: grid.option(name, text, defaults[name]) for name, text in fixed.items()}
-    return tasks.Task(f"experiments.{chosen.experiment}", {**given, **own})
+    more = {"diagnose": True} if asked else {}
+    return tasks.Task(f"experiments.{chosen.experiment}", {**given, **own, **more})
 
 
 def read(task: tasks.Task) -> tuple[options.Shared, registry.Entry, Any]:

@@ -324,6 +324,11 @@ def test_traced_settings_share_a_program_and_others_do_not(dataset, tmp_path):  
 SMOKE = ("--preset=smoke", "--episodes=1", "--checkpoint-seconds=0")
 
 
+def test_only_model_based_runs_are_asked_what_a_diagnosis_asks(dataset, tmp_path):  # noqa: F811
+    runs = planned(dataset, tmp_path, algo="mopo,iql,ravl", diagnose=True)
+    assert ["--diagnose" in tasks.words(run.task) for run in runs] == [True, False, True]
+
+
 def test_a_real_sweep_its_plan_and_its_rows(dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
     words = ("--algo=bc", f"--dataset={dataset}", "--grid", "updates=20,40", *SMOKE, f"--out={tmp_path}", "--workers=2")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
