@@ -16,8 +16,8 @@ from paper_figs.style import GREY
 from paper_figs.value_heads import HEADS, NAMES
 
 ZERO = "hl_gauss, begun at 0"
-SHOWN = ("mse", "two_hot", "c51", "hl_gauss", ZERO, "one_sided")
-WIDTH = 0.16
+SHOWN = ("mse", "mse_softmax", "two_hot", "c51", "quantile", "hl_gauss", ZERO, "one_sided")
+WIDTH = 0.12
 
 
 def draw(results: Path) -> dict[str, Figure]:
@@ -28,9 +28,10 @@ def draw(results: Path) -> dict[str, Figure]:
     algos = [algo for algo in SMALLER if len(_of(rows, algo, "hl_gauss"))]
     if not algos:
         return {}
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(10.6, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(max(2, len(algos)), 2))
     _scores(left, rows, algos)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False, fontsize=8)
     _values(right, rows)
     figure.suptitle(f"{DATASET}, quick presets, seeds 0 to {SEEDS - 1}; bars: mean, 95% t-interval", fontsize=9)
     return {f"{EXPERIMENT}/value-heads": figure}
@@ -68,7 +69,6 @@ def _scores(axes: Axes, rows: pd.DataFrame, algos: list[str]) -> None:
     axes.set_xticks(range(len(algos)), algos)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("last score (0 random, 100 expert)")
-    axes.legend(frameon=False, fontsize=8)
 
 
 def _values(axes: Axes, rows: pd.DataFrame) -> None:

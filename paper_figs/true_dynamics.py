@@ -5,6 +5,7 @@ no error, and the number of critics against their diversity."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from experiments import curves, edge_tasks
 from experiments.box_studies import EXPERIMENT, WORLD
 from jaxrl_suite.report import mean_interval
+from jaxrl_suite.report.claims import Needed
 from paper_figs.edge_of_reach import band, seeds_of
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
@@ -23,6 +25,7 @@ NAMES = {
     ("ravl", "none"): "ravl",
 }
 ALGORITHMS = {"mbpo": ORANGE, "ravl": BLUE, "mopo": PURPLE, "combo": GREEN}
+PENALISED = ("mbpo", "morel", "mopo", "mobile", "rambo", "combo", "ravl")
 SHOWN = {"return_mean": "return of an episode", "excess": "Q-value estimate less true return\n(from the start)"}
 
 
@@ -118,20 +121,29 @@ def _penalties(rows: pd.DataFrame, title: str) -> Figure | None:
     usual = _of_study(rows, "methods")
     mine = pd.concat([usual[usual["accuracy"] == 1.0], more])
     measure, words = _measure(rows)
-    order = [algo for algo in ("mbpo", "morel", "mobile", "rambo", "combo", "ravl") if (mine["algo"] == algo).any()]
-    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    neutral = {(need.algo, need.settings) for need in _neutral(rows)}
+    mine["alike"] = [pair in neutral for pair in zip(mine["algo"], mine["settings"], strict=True)]
+    arms: dict[Any, pd.Series] = dict(list(mine.groupby(["algo", "alike"])[measure]))
+    order = [(algo, alike) for algo in PENALISED for alike in (True, False) if (algo, alike) in arms]
+    figure = Figure(figsize=(7.8, 3.6), layout="constrained")
     axes = figure.subplots()
-    for place, algo in enumerate(order):
-        values = mine.loc[mine["algo"] == algo, measure].to_numpy(float)
+    for place, (algo, alike) in enumerate(order):
+        values = arms[algo, alike].to_numpy(float)
         interval = mean_interval(values)
         colour = ALGORITHMS.get(algo, GREY)
         axes.plot([place] * len(values), values, "o", color=colour, markerfacecolor="none", markersize=5)
         axes.plot(place + 0.2, interval.estimate, "s", color=colour, markersize=5)
         axes.plot([place + 0.2] * 2, [interval.low, interval.high], color=colour)
-    axes.set_xticks(range(len(order)), order)
+    axes.set_xticks(range(len(order)), [f"{algo}\nwith mbpo's\nsettings" if alike else algo for algo, alike in order])
     axes.set_ylabel(words)
     figure.suptitle(f"{title}, true dynamics: a dot per seed, mean with 95% t-interval, {seeds_of(mine)}", fontsize=9)
     return figure
+
+
+def _neutral(rows: pd.DataFrame) -> list[Needed]:
+    """The arms that have nothing but a penalty beyond the base method, besides MOReL's."""
+    task, preset = str(rows["dataset"].iloc[0]).partition("-")[0], str(rows["preset"].iloc[0])
+    return [edge_tasks.needed(task, arm, preset) for arm in edge_tasks.NEUTRAL]
 
 
 def _worlds(rows: pd.DataFrame, usual: pd.DataFrame, title: str) -> Figure | None:
