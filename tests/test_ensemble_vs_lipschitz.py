@@ -1,6 +1,7 @@
 """The experiment on ensembles and Lipschitz values: arms, probes, claims, figures and the command."""
 
 import dataclasses
+import itertools
 import sys
 import types
 
@@ -85,13 +86,11 @@ def test_published_run_ids_are_those_of_the_arms_they_name():
     known = {}
     for row in published:
         env, text = row["dataset"], row["settings"]
-        # Hopper at the preset's steps was evaluated with five episodes, before settings told such a thing.
-        episodes = 5 if (env, row["env_steps"]) == ("hopper", 6_000) else lipschitz_arms.EPISODES
         line = row["algo"], env, text
         if line not in known:
-            arms = (Arm(row["algo"], name, steps) for name in MECHANISMS for steps in (0, int(row["env_steps"])))
-            (arm,) = (arm for arm in arms if lipschitz_arms.text(arm) == text)
-            chosen = ensemble_vs_lipschitz.Options(env=env, preset=row["preset"], episodes=episodes)
+            fields = itertools.product(MECHANISMS, (0, int(row["env_steps"])), (False, True))
+            (arm,) = (arm for more in fields if lipschitz_arms.text(arm := Arm(row["algo"], *more)) == text)
+            chosen = ensemble_vs_lipschitz.Options(env=env, preset=row["preset"])
             known[line] = ensemble_vs_lipschitz.Group(arm, tuple(range(100)), chosen, None).run_ids
         assert known[line][int(row["seed"])] == row["run_id"]
     assert len(known) >= 34
