@@ -151,7 +151,7 @@ def complaint(text: str, bins: int, returns: Any) -> str:
             f"--support={text} is narrower than the data: their returns go from {least:,.4g} to {most:,.4g}, and "
             f"{outside:,} of {len(returns):,} lie outside; values there cannot be represented"
         )
-    if bins and most - least < FEWEST * width:
+    if bins and 0 < most - least < FEWEST * width:
         return (
             f"--support={text} is far wider than the data: their returns go from {least:,.4g} to {most:,.4g}, less "
             f"than {FEWEST} of its {bins} bins of {width:,.4g}; give ends nearer to them, or --support=auto"
