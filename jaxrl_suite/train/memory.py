@@ -170,7 +170,8 @@ def _check(algorithm: Algorithm, seeds: tuple[int, ...], model: Params | None) -
 
 def _warn(values: Mapping[str, Array]) -> None:
     """Say that a support clips targets: Python shows the same warning once."""
-    if complaint := supports.clipped_complaint(float(jnp.mean(values.get("clipped_targets", jnp.zeros(1))))):
+    share = float(np.mean(values["clipped_targets"])) if "clipped_targets" in values else 0.0
+    if complaint := supports.clipped_complaint(share):
         warnings.warn(complaint, stacklevel=3)
 
 
