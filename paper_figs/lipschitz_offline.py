@@ -16,7 +16,7 @@ from experiments.lipschitz_offline_claims import DATASET, EXPERIMENT, KINDS, run
 from jaxrl_suite.report import mean_interval
 from paper_figs.ensemble_vs_lipschitz import COLOURS
 
-ARMS = (("none", False), *((name, True) for name in MECHANISMS))
+ARMS = tuple((name, single) for single in (False, True) for name in MECHANISMS)
 
 
 def draw(results: Path) -> dict[str, Figure]:
