@@ -2,7 +2,9 @@
 
 Online MBPO with {probabilistic, deterministic} x {ensemble, single} models and {none, spectral, adversarial, random}
 mechanisms on the critics, beside SAC with one update per step (sac) and with as many as MBPO has (sac-utd), in a pure
-environment: MuJoCo's tasks step inside the program, too, or in envpool with --host. All seeds of an arm train as one
+environment: MuJoCo's tasks step inside the program, too, or in envpool with --host. Pendulum and cart-pole swing-up are
+solved with twice the steps of this comparison: at the quick preset, and unless options choose arms, the probabilistic
+ensemble without a mechanism is trained for these, too. All seeds of an arm train as one
 program, arms one after another, so that each has its own time. The same command resumes what was stopped, and prints
 what has finished.
 
@@ -186,6 +188,8 @@ def main() -> int:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
     steps = lipschitz_arms.steps_of(chosen.env, chosen.preset, chosen.steps)
     arms = lipschitz_arms.chosen(chosen.models, chosen.mechanisms, steps=steps, host=chosen.host)
+    if not (chosen.models or chosen.mechanisms or steps or chosen.host):
+        arms = lipschitz_arms.every(chosen.env, chosen.preset)
     display = Display(console)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
     studies.check_publish(chosen.publish, chosen.preset, seeds)
@@ -193,8 +197,8 @@ def main() -> int:
     groups = [Group(arm, seeds, chosen, display) for arm in arms]
     if chosen.workers > 1:
         runs = [
-            at_once.of_group(group, EXPERIMENT, chosen, models=group.arm.model, mechanisms=group.arm.mechanism)
-            for group in groups
+            at_once.of_group(group, EXPERIMENT, chosen, models=arm.model, mechanisms=arm.mechanism, steps=arm.steps)
+            for group, arm in zip(groups, arms, strict=True)
         ]
         if code := at_once.work_off(runs, chosen.workers, console):
             return code

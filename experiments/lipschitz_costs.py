@@ -5,9 +5,10 @@ Left out: environment steps, evaluations, and the power iterations of spectral n
 vector per layer, below 1% of an update).
 
 As a command it reads the published rows and curves and writes budget.csv beside them: for every arm the return at half
-of what the dearest arm spends, and at all of what the cheapest one with a model spends; and the operations of the
-median seed until it returns what the ensemble of its kind does (`lipschitz_saved`; SAC is held to the probabilistic
-one). It describes; the budgets were not fixed before the runs.
+of what the dearest arm spends, and at all of what the cheapest one with a model spends; the return after the seconds of
+training that the quickest one with a model took, on a machine that was shared; and the operations of the median seed
+until it returns what the ensemble of its kind does (`lipschitz_saved`; SAC is held to the probabilistic one). It
+describes; the budgets were not fixed before the runs.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def return_at(budget: float, per_step: float, steps: Sequence[float], returns: S
 
 
 def budgets(rows: Sequence[dict[str, Any]], known: dict[str, list[dict[str, Any]]], env: str) -> list[dict[str, Any]]:
-    """A row per arm of the task: operations per seed, mean returns at two budgets, and what equal return takes.
+    """A row per arm of the task: operations and seconds per seed, mean returns at budgets, and what equal return takes.
 
     Args:
         rows: summary rows of the experiment.
@@ -56,19 +57,22 @@ def budgets(rows: Sequence[dict[str, Any]], known: dict[str, list[dict[str, Any]
     joined = [row for row in curves.joined(rows, known) if row["preset"] == PRESET]
     for arm in ARMS:
         config, text = arm.config(env, PRESET), lipschitz_arms.text(arm)
-        chosen = [row[curves.CURVE] for row in joined if curves.CURVE in row and _is(row, arm.model, env, text)]
+        chosen = [row for row in joined if curves.CURVE in row and _is(row, arm.model, env, text)]
         if chosen:
             costs[arm] = per_step(spec, config), config
             mine[arm] = chosen
     spent = {arm: cost * (config.steps - config.explore) for arm, (cost, config) in costs.items()}
-    least = min((cost for arm, cost in spent.items() if arm.needs_model), default=np.nan)
+    took = {arm: float(np.mean([row["seconds_seed"] for row in own])) for arm, own in mine.items()}
+    least, quickest = (min((x[arm] for arm in x if arm.needs_model), default=np.nan) for x in (spent, took))
     found = []
     for arm, own in mine.items():
         cost, config = costs[arm]
+        pace = took[arm] / (config.steps - config.explore)  # seconds per step of training
         line = {"dataset": env, "algo": arm.model, "mechanism": arm.mechanism, "seeds": len(own)}
-        line["tera_flops"] = float(f"{spent[arm] / 1e12:.3g}")
-        for name, budget in (("cheapest", least), ("half", 0.5 * max(spent.values()))):
-            at = [_reached(curve, cost, config, budget) for curve in own]
+        line |= {"tera_flops": float(f"{spent[arm] / 1e12:.3g}"), "seconds": round(took[arm], 1)}
+        half = 0.5 * max(spent.values())
+        for name, each, budget in (("cheapest", cost, least), ("half", cost, half), ("seconds", pace, quickest)):
+            at = [_reached(row[curves.CURVE], each, config, budget) for row in own]
             interval = stats.mean_interval(at)
             low, high = (interval.low, interval.high) if interval.bounded else (np.nan, np.nan)
             values = {"": interval.estimate, "_low": low, "_high": high}
@@ -99,12 +103,14 @@ def _is(row: dict[str, Any], model: str, env: str, text: str) -> bool:
 def table(lines: Sequence[dict[str, Any]]) -> Table:
     """The budgets for the terminal."""
     shown = Table("task", "model", "mechanism", "seeds", "TFLOP per seed", "at the cheapest's", "at half the dearest's")
-    shown.add_column("TFLOP to the target")
+    for name in ("seconds", "at the quickest's", "TFLOP to the target"):
+        shown.add_column(name)
     for line in lines:
         cells = [
             f"{line[f'return_{at}']:.0f} [{line[f'return_{at}_low']:.0f}, {line[f'return_{at}_high']:.0f}]"
-            for at in ("cheapest", "half")
+            for at in ("cheapest", "half", "seconds")
         ]
+        cells.insert(2, f"{line['seconds']:.0f}")
         there = "-" if np.isnan(line["tera_flops_there"]) else f"{line['tera_flops_there']:g}"
         cells.append(f"{there} ({line['seeds_there']} of {line['seeds']} seeds)")
         shown.add_row(*(str(line[name]) for name in ("dataset", "algo", "mechanism", "seeds", "tera_flops")), *cells)

@@ -80,6 +80,14 @@ def test_other_steps_and_the_host_are_arms_of_their_own_that_say_so():
     assert {arm.steps for arm in lipschitz_arms.chosen("sac,sac-utd", "", steps=30_000)} == {30_000}
 
 
+def test_without_a_choice_the_quick_preset_also_trains_who_solves_the_task():
+    (longer,) = set(lipschitz_arms.every("pendulum", "quick")) - set(lipschitz_arms.ARMS)
+    (solved,) = (one for one in lipschitz_claims.CLAIMS if one.id == "pendulum-longer-mbpo-solves")
+    assert solved.needs == (longer.needed("pendulum"),)
+    for env, preset in (("pendulum", "smoke"), ("pendulum", "paper"), ("hopper", "quick")):
+        assert lipschitz_arms.every(env, preset) == lipschitz_arms.ARMS
+
+
 def test_published_run_ids_are_those_of_the_arms_they_name():
     """Options and settings that came later must not rename what was run."""
     published = rundir.read_rows(publishing.RESULTS / EXPERIMENT / "summary.csv")

@@ -56,6 +56,7 @@ def test_budgets_are_of_the_cheapest_model_and_half_the_dearest_arm():
             name = f"{number}{seed}"
             rows.append({"algo": arm.model, "dataset": "pendulum", "preset": "quick", "status": "finished"})
             rows[-1] |= {"settings": lipschitz_arms.text(arm), "run_id": name, "seed": seed, "return_last": 100.0}
+            rows[-1] |= {"seconds_seed": (20.0, 40.0, 10.0)[number]}
             # Returns that rise by one with each percent of training.
             known[name] = [{"update": update, "return_mean": float(update)} for update in range(1, 101)]
     dearest, cheapest, free = lipschitz_costs.budgets(rows, known, "pendulum")
@@ -63,6 +64,8 @@ def test_budgets_are_of_the_cheapest_model_and_half_the_dearest_arm():
     assert free["return_cheapest"] == cheapest["return_cheapest"] == 100.0  # spent all they have
     assert dearest["return_cheapest"] == pytest.approx(100 * spent[1] / spent[2], rel=0.01)
     assert dearest["return_half"] == pytest.approx(50.0)
+    # By the clock the dearest was the quickest arm with a model; the others had spent half or a quarter by then.
+    assert [line["return_seconds"] for line in (free, cheapest, dearest)] == [50.0, 25.0, 100.0]
     assert lipschitz_costs.budgets(rows, {}, "pendulum") == []
 
 
@@ -71,6 +74,7 @@ def test_the_budget_tells_how_many_seeds_return_what_the_ensemble_does_and_for_h
     for arm, last in ((Arm("probabilistic-ensemble"), 300.0), (Arm("sac"), 200.0), (Arm("deterministic-single"), 0.0)):
         for seed in range(2):
             row = {"algo": arm.model, "dataset": "pendulum", "preset": "quick", "status": "finished", "seed": seed}
+            row |= {"seconds_seed": 1.0}
             rows.append(row | {"settings": "", "run_id": f"{arm.model}{seed}", "return_last": last})
             reached = last - 1000.0 * seed * (arm.model == "sac")  # SAC's second seed does not get there
             known[rows[-1]["run_id"]] = [{"update": at, "return_mean": reached * at / 2} for at in (1, 2)]

@@ -107,7 +107,6 @@ def test_without_a_model_a_batch_is_real_and_nothing_is_imagined():
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.slow
 def test_no_weight_and_no_bound_leave_mbpo_as_it_is_to_the_bit():
     _, state, update = built()
     plain, _ = update(state)
