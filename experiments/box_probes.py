@@ -38,6 +38,10 @@ def evaluator(algorithm: Algorithm, episodes: int) -> Evaluator:
     """Returns of 30 steps in each member's own field, and discounted ones of a walk that goes on."""
 
     @jax.jit
+    def starts(keys: Array) -> Array:
+        return jax.vmap(lambda key: box.starts(key, (episodes,)))(keys)
+
+    @jax.jit
     def walk(states: Tree, obs: Array) -> tuple[Array, Array]:
         _, returns, discounted = jax.vmap(lambda state, first: _walk(algorithm, state, first, LONG))(states, obs)
         return returns, discounted
@@ -51,8 +55,7 @@ def evaluator(algorithm: Algorithm, episodes: int) -> Evaluator:
         return jax.vmap(one)(states, obs)
 
     def evaluate(states: Tree, seeds: Sequence[int], index: int) -> Episodes:
-        keys = [jax.random.key(env_seed(seed, 1, index)) for seed in seeds]
-        obs = jnp.stack([box.starts(key, (episodes,)) for key in keys])
+        obs = starts(jnp.stack([jax.random.key(env_seed(seed, 1, index)) for seed in seeds]))
         returns, discounted = (np.asarray(x, float) for x in walk(states, obs))
         lengths = np.full(returns.shape, box.HORIZON)
         return Episodes(returns, discounted, lengths, np.asarray(value(states, obs)))
@@ -100,9 +103,14 @@ def shell(key: Any, index: Array) -> Array:
     return jnp.where(swap[:, None], jnp.stack([far, along], axis=-1), jnp.stack([along, far], axis=-1))
 
 
+def _shells() -> Array:
+    """States of every shell `[REACHES, STATES, 2]`."""
+    return jax.vmap(shell)(jax.random.split(jax.random.key(0), REACHES), jnp.arange(REACHES))
+
+
 def shells(algorithm: Algorithm, states: Tree, k: int) -> Shells:
     """The critics by reach, on the same states for every member. `k` is the rollouts' horizon."""
-    obs = jax.vmap(shell)(jax.random.split(jax.random.key(0), REACHES), jnp.arange(REACHES)).reshape(-1, 2)
+    obs = jax.jit(_shells)().reshape(-1, 2)
     edge, inside = np.asarray(box.edge(obs, k)), np.asarray(box.reach(obs) <= k - 1)
 
     @jax.jit

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import box_agent, box_probes, box_studies, studies
@@ -17,6 +18,7 @@ from jaxrl_suite import mesh
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import box
 from jaxrl_suite.train import identity, loop, rundir, session
+from jaxrl_suite.types import Array
 
 AGENT = "experiments.box_agent:make"
 ROWS = 10_000  # start states of the data
@@ -87,7 +89,7 @@ class Group(studies.Group):
         return loop.Job(
             spec=built.spec,
             algorithm=built.algorithm,
-            data=box.data(jax.random.key(0), ROWS),
+            data=jax.jit(box.data, static_argnums=1)(jax.random.key(0), ROWS),
             seeds=self.seeds,
             config=self.frozen,
             variants=session.variants_of(built, self.variants),
@@ -130,12 +132,18 @@ def _record(group: Group, job: loop.Job, rows: list[dict], outcome: loop.Outcome
 
 def _facts(config: box_agent.Config) -> dict[str, float]:
     """What a setting makes possible: the best return, the mean true value of a start, the highest value of all."""
-    field = box.at(config.distance, config.width)
-    starts = box.starts(jax.random.key(0), (1_000,))
-    true = float(np.mean(box.look_up(box.optimal_values(field, config.gamma, per_step=2), starts)))
+    best, true = _possible(config.distance, config.width, config.gamma)
     named = {name: getattr(config, name) for name in ("horizon", "distance", "width", "critics", "diversity")}
     highest = 1.0 / (1.0 - config.gamma)
-    return {**named, "attainable": box.mean_best_return(field), "true_value": true, "highest_value": highest}
+    return {**named, "attainable": float(best), "true_value": float(true), "highest_value": highest}
+
+
+@jax.jit
+def _possible(distance: Array, width: Array, gamma: Array) -> tuple[Array, Array]:
+    """The best return, and the mean true value of a start."""
+    field = box.at(distance, width)
+    values = box.optimal_values(field, gamma, per_step=2)
+    return box.mean_best_return(field), jnp.mean(box.look_up(values, box.starts(jax.random.key(0), (1_000,))))
 
 
 def _edge_shares(metrics: Path) -> dict[tuple[int, str], float]:

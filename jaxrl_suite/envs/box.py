@@ -194,8 +194,8 @@ def optimal_q(field: Field, grid: Grid, gamma: Any, obs: Array, action: Array) -
     return reward(field, after) + gamma * look_up(grid, after)
 
 
-def mean_best_return(field: Field) -> float:
+def mean_best_return(field: Field) -> Array:
     """What the best policy collects per episode, over all start states."""
     line = np.linspace(-START, START, 41)
     obs = jnp.stack(jnp.meshgrid(line, line), axis=-1)
-    return float(jnp.mean(look_up(best_returns(field), obs)))
+    return jnp.mean(look_up(best_returns(field), obs))
