@@ -137,13 +137,16 @@ def test_every_uncertainty_of_the_truth_is_zero(name):
     assert np.isfinite(slope).all()
 
 
-@pytest.mark.parametrize("name", ["hopper", "walker2d", "halfcheetah"])
-def test_mujoco_goes_on_from_bundled_data_as_the_data_do(name):
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [("hopper", "c"), ("walker2d", "c"), ("halfcheetah", "c"), pytest.param("hopper", "mjx", marks=pytest.mark.slow)],
+)
+def test_mujoco_goes_on_from_bundled_data_as_the_data_do(name, engine):
     """On the rows whose state is known; the others are finite, and end where the data end."""
     pytest.importorskip("mujoco")
     dataset, info = data.load(f"{name}-medium-replay-mini")
     rows = jax.tree.map(lambda leaf: jnp.asarray(leaf[:: info.rows // 500]), dataset)
-    model = oracle.of(name)
+    model = oracle.of(name, engine)
     params = model.init(KEY, STATS)
     _, found = jax.jit(model.step)(params, model.start(params, rows), rows.transitions.action, KEY)
     known = np.isfinite(rows.sim_state[1]).all(-1)
@@ -339,6 +342,9 @@ def test_worlds_that_there_are_not_are_refused():
         ({"world": "oracle", "accuracy": 0.5}, "no meaning with --world=oracle"),
         ({"world": "interpolate", "accuracy": 1.5}, "expected -1"),
         ({"world": "interpolate", "accuracy": float("nan")}, "expected -1"),
+        ({"engine": "mjx"}, "no meaning without the true dynamics"),
+        ({"world": "interpolate", "accuracy": -0.5, "engine": "mjx"}, "no meaning without the true dynamics"),
+        ({"world": "oracle", "engine": "mjx"}, "engine of MuJoCo.s tasks alone"),
         ({"world": "oracle", "horizon": 201}, "longer than an episode"),
         ({"world": "interpolate", "accuracy": 0.5, "dynamics": EnsembleConfig()}, "evaluate=all"),
     ]

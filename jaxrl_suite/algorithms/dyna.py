@@ -20,6 +20,7 @@ from jaxrl_suite.algorithms.actor_critic import ActorCritic, Hypers
 from jaxrl_suite.algorithms.actor_critic import State as AgentState
 from jaxrl_suite.algorithms.agent_config import AgentConfig
 from jaxrl_suite.algorithms.ideas import PLAIN, Idea, State
+from jaxrl_suite.envs import engines
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import ensemble, fit, imagine, transforms, worlds
 from jaxrl_suite.types import (
@@ -61,6 +62,8 @@ class Config(AgentConfig):
     """Where rollouts branch: in the learned model, in the true dynamics (oracle), or between (interpolate)."""
     accuracy: float = field(default=0.0, metadata={"later": True, "signed": True})
     """With --world=interpolate: from -1 (random) over 0 (learned) to 1 (true)."""
+    engine: engines.Backend = field(default="c", metadata={"later": True})
+    """What steps a MuJoCo task's true dynamics: c, fast on CPUs, or mjx, inside the program, for accelerators."""
 
     @property
     def real(self) -> int:
@@ -159,9 +162,9 @@ def world(spec: Spec, config: Config) -> worlds.World:
     """What an algorithm of this config imagines in.
 
     Raises:
-        UserError: there is no such world.
+        UserError: there is no such world, or no such engine for it.
     """
-    return worlds.make(spec, config.world, config.accuracy, config.dynamics, config.fit)
+    return worlds.make(spec, config.world, config.accuracy, config.dynamics, config.fit, config.engine)
 
 
 def check_members(config: Config) -> None:

@@ -23,7 +23,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -164,6 +164,7 @@ def in_jax(xml: str, skip: int, lagging: bool = False) -> Engine:
     return advance
 
 
+Backend = Literal["c", "mjx"]
 BACKENDS: dict[str, Callable[[str, int, bool], Engine]] = {"c": in_c, "mjx": in_jax}
 
 

@@ -69,10 +69,11 @@ def make(env: Env) -> WorldModel:
     return WorldModel(init=init, loss=loss, start=start, step=step)
 
 
-def of(name: str) -> WorldModel:
-    """The true dynamics of a registered environment; those of MuJoCo's tasks run on its C engine.
+def of(name: str, engine: str = "c") -> WorldModel:
+    """The true dynamics of a registered environment; those of MuJoCo's tasks run on `engine`, "c" or "mjx".
 
     Raises:
-        UserError: it has no pure version, a package is missing, or its observations do not tell its states.
+        UserError: it has no pure version or no such engine, a package is missing, or its observations do not tell its
+            states.
     """
-    return make(envs.pure(name))
+    return make(envs.pure(name, engine))

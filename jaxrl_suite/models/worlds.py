@@ -45,20 +45,24 @@ def resolved(kind: Kind, accuracy: float) -> Kind:
     return {0.0: "learned", 1.0: "oracle"}.get(accuracy, "interpolate")  # type: ignore[return-value]
 
 
-def make(spec: Spec, kind: Kind, accuracy: float, dynamics: EnsembleConfig, fitting: FitConfig) -> World:
-    """The world of that kind for `spec`.
+def make(
+    spec: Spec, kind: Kind, accuracy: float, dynamics: EnsembleConfig, fitting: FitConfig, engine: str = "c"
+) -> World:
+    """The world of that kind for `spec`; `engine` steps the true dynamics of MuJoCo's tasks.
 
     Raises:
         UserError: no such world, or a true one is asked for where there is none.
     """
     kind = resolved(kind, accuracy)
+    if engine != "c" and (kind == "learned" or accuracy < 0.0):
+        raise UserError(f"--engine={engine} has no meaning without the true dynamics; give --world=oracle")
     if kind == "oracle":
-        return _true(spec)
+        return _true(spec, engine)
     learned, phase = fit.make(spec, dynamics, fitting)
     if kind == "learned":
         return World(learned, (phase,), lambda key, fitted: fitted)
     if accuracy > 0.0:
-        model = transforms.interpolate(learned, oracle.of(spec.name), accuracy, spec.is_terminal)
+        model = transforms.interpolate(learned, oracle.of(spec.name, engine), accuracy, spec.is_terminal)
         return World(model, (phase,), lambda key, fitted: fitted._replace(weights=(fitted.weights, ())))
     model = transforms.interpolate(learned, learned, 1.0 + accuracy, spec.is_terminal)
 
@@ -69,6 +73,6 @@ def make(spec: Spec, kind: Kind, accuracy: float, dynamics: EnsembleConfig, fitt
     return World(model, (phase,), with_random)
 
 
-def _true(spec: Spec) -> World:
-    model, dim = oracle.of(spec.name), spec.obs_dim + spec.action_dim
+def _true(spec: Spec, engine: str) -> World:
+    model, dim = oracle.of(spec.name, engine), spec.obs_dim + spec.action_dim
     return World(model, (), lambda key, fitted: model.init(key, Stats(jnp.zeros(dim), jnp.ones(dim))))
