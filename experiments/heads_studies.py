@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,8 @@ from jaxrl_suite.train import settings
 from jaxrl_suite.values.heads import HeadConfig
 
 EXPERIMENT = "value_heads"
-MAZE, SHIFTS, ONLINE = "maze", "shifts", "online"
+MAZE, SHIFTS, MANY, ONLINE = "maze", "shifts", "many_shifts", "online"
+MOVING = (SHIFTS, MANY)  # regression on targets that move
 TUNING = offline_mbrl.PUBLISHED / EXPERIMENT / "tuning.csv"
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 ALL = ("mse", "mse_softmax", "two_hot", "c51", "hl_gauss", "quantile")
@@ -51,22 +52,29 @@ class Config:
     """Probability that an action is replaced by a random one."""
     teleport: bool = True
     """Whether the maze teleports players to the goal now and then."""
+    points: int = field(default=256, metadata={"later": True})
+    """Points of a regression, all to be remembered."""
+    rate: float = field(default=0.0, metadata={"later": True})
+    """Adam's step size; 0 for the one that was tuned for the head."""
 
 
 PRESETS = {
     "smoke": {
         MAZE: Config(updates=20, batch=16, hidden=(16, 16)),
         SHIFTS: Config(updates=5, batch=16, hidden=(16,)),
+        MANY: Config(updates=5, batch=16, hidden=(16,), points=512),
         ONLINE: Config(updates=20, batch=16, hidden=(16, 16)),
     },
     "quick": {
         MAZE: Config(),
         SHIFTS: Config(updates=500, hidden=(128, 128), bins=101),
+        MANY: Config(updates=2_000, hidden=(128, 128), bins=101, points=2_048),
         ONLINE: Config(updates=10_000),
     },
     "paper": {
         MAZE: Config(updates=50_000, batch=256, hidden=(256, 256)),
         SHIFTS: Config(updates=5_000, batch=512, hidden=(512, 512), bins=101),
+        MANY: Config(updates=5_000, batch=512, hidden=(512, 512), bins=101, points=50_000),
         ONLINE: Config(updates=100_000, batch=256, hidden=(256, 256)),
     },
 }
@@ -118,6 +126,7 @@ def arm(head: str, problem: str = MAZE, /, **changes: object) -> Arm:
     return Arm(head, tuple(changes.items()), problem)
 
 
+GIVEN = (1e-3, 3e-3)  # rates of the larger regression: the paper's, and what squared error would choose
 BINS, WIDTHS = (21, 51, 101), (0.25, 0.5, 0.75, 1.0, 2.0)
 FACTORS = (0.5, 1.0, 2.0, 5.0, 10.0)
 # Around zero, and above it: there a width of 2 makes a step worth 0, and more makes the goal a place to avoid, for
@@ -175,6 +184,11 @@ def _each_once(studies: Sequence[Study]) -> dict[str, Study]:
 STUDIES = _each_once(
     (
         Study("plasticity", "targets that move", tuple(arm(head, SHIFTS) for head in TUNED[SHIFTS])),
+        Study(
+            "memory",
+            "targets that move, of more points, at rates that are the same for all heads",
+            tuple(arm(head, MANY, rate=rate) for rate in GIVEN for head in TUNED[SHIFTS]),
+        ),
         Study("heads", "all heads as they are, and probes of their features", tuple(map(arm, TUNED[MAZE]))),
         Study("targets", "SARSA in place of Q-learning", tuple(arm(head, target="sarsa") for head in RIVALS)),
         Study(
@@ -227,8 +241,8 @@ def program(one: Arm, config: Config) -> heads_maze.Program | heads_shifts.Progr
         low, high = ends(config)
         head = replace(head, support=f"{low:g},{high:g}")
         return heads_online.Program(head, config.hidden, config.updates, config.batch)
-    if one.problem == SHIFTS:
-        return heads_shifts.Program(head, config.hidden, config.updates, config.batch)
+    if one.problem in MOVING:
+        return heads_shifts.Program(head, config.hidden, config.updates, config.batch, config.points)
     return heads_maze.Program(head, config.hidden, config.target == "sarsa", config.updates, config.batch)
 
 

@@ -2,9 +2,10 @@
 
 Three small problems: regression on targets that move (experiments/heads_shifts.py), discrete offline learning on a
 log of random mazes whose values are known (experiments/heads_maze.py), and DQN in such mazes
-(experiments/heads_online.py). Studies: plasticity, heads, targets (SARSA against Q-learning), one_sided (a public
-implementation's fault), bins, support, noise, transitions, scaling, online. Without options all of them are made. What
-has finished is found again, and the same command makes the rest.
+(experiments/heads_online.py). Studies: plasticity, memory (the same of more points, at given step sizes), heads,
+targets (SARSA against Q-learning), one_sided (a public implementation's fault), bins, support, noise, transitions,
+scaling, online. Without options all of them are made. What has finished is found again, and the same command makes the
+rest.
 
 Each head has its own step size, the best of five on tuning seeds at the base setting: --tune makes that table,
 results/value_heads/tuning.csv, or with --only the part of it that these studies read. Rows per seed go to
@@ -15,7 +16,6 @@ heads in DQN on Atari by experiments.atari_heads.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ from experiments import (
     options,
     studies,
 )
-from experiments.heads_studies import EXPERIMENT, MAZE, RATES, SHIFTS, STUDIES, TUNED, TUNING, Arm, Config, Study
+from experiments.heads_studies import EXPERIMENT, MAZE, MOVING, RATES, STUDIES, TUNED, TUNING, Arm, Config, Study
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
 from jaxrl_suite.report.claims import REPORTED
@@ -66,8 +66,8 @@ class Options:
     preset: str = "quick"
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large, an accelerator)."""
     only: str = ""
-    """Make only these studies, with commas between: plasticity, heads, targets, one_sided, bins, support, noise,
-    transitions, scaling, online; by default all."""
+    """Make only these studies, with commas between: plasticity, memory, heads, targets, one_sided, bins, support,
+    noise, transitions, scaling, online; by default all."""
     seeds: str = ""
     """How many seeds, from 0 on (8), or a range (4:14, the published ones); by default the published
     ones; 0 alone with --preset=smoke."""
@@ -116,7 +116,7 @@ def seeds_of(study: Study, chosen: Options) -> tuple[int, ...]:
 # --- Running ---
 def frozen(one: Arm, config: Config, rate: float, preset: str) -> dict[str, Any]:
     """All that a result depends on, but the seed."""
-    plain = dataclasses.asdict(config)
+    plain = session.plain(config)
     return {"experiment": EXPERIMENT, "problem": one.problem, "head": one.head, "preset": preset, "rate": rate, **plain}
 
 
@@ -149,7 +149,7 @@ def _apart(measures: Any, arms: int, seeds: int) -> Any:
 def run_group(arms: Sequence[Arm], seeds: Sequence[int], rates: dict, chosen: Options) -> list[dict[str, Any]]:
     """The summary rows of a group of arms that share a program."""
     configs = [one.config(chosen.preset, chosen.updates) for one in arms]
-    used = [rates[one.problem, one.head] for one in arms]
+    used = [config.rate or rates[one.problem, one.head] for one, config in zip(arms, configs, strict=True)]
     began = time.monotonic()
     found = train(arms, configs, used, seeds)
     seconds = time.monotonic() - began
@@ -178,7 +178,7 @@ def row_of(one: Arm, config: Config, rate: float, measures: dict[str, np.ndarray
     row |= {"layers": len(config.hidden), "units": config.hidden[0], "rate": rate, "updates": config.updates}
     row |= {"experiment": EXPERIMENT, "algo": one.head, "dataset": one.problem, "settings": one.settings}
     row |= {"schema_version": rundir.SCHEMA_VERSION, "resumed": False}
-    if one.problem == SHIFTS:
+    if one.problem in MOVING:
         row |= dict(zip(ERRORS, measures["error"], strict=True)) | {"error_mean": measures["error"].mean()}
         finite = bool(np.isfinite(measures["error"]).all())
     else:
@@ -193,9 +193,10 @@ def row_of(one: Arm, config: Config, rate: float, measures: dict[str, np.ndarray
 
 def run_ids(arms: Sequence[Arm], seeds: Sequence[int], rates: dict, chosen: Options) -> set[str]:
     """The rows that a group will have."""
+    configs = [one.config(chosen.preset, chosen.updates) for one in arms]
     plans = [
-        frozen(one, one.config(chosen.preset, chosen.updates), rates[one.problem, one.head], chosen.preset)
-        for one in arms
+        frozen(one, config, config.rate or rates[one.problem, one.head], chosen.preset)
+        for one, config in zip(arms, configs, strict=True)
     ]
     return {identity.run_id(plan, seed) for plan in plans for seed in seeds}
 
@@ -235,7 +236,7 @@ def tune(wanted: Sequence[Study], chosen: Options, console: Console) -> None:
             arms = [heads_studies.arm(head, problem)] * len(RATES)
             configs = [one.config(chosen.preset, chosen.updates) for one in arms]
             found = train(arms, configs, RATES, TUNING_SEEDS)
-            scores = -found["error"].mean(axis=-1) if problem == SHIFTS else found["score"][..., -1]
+            scores = -found["error"].mean(axis=-1) if problem in MOVING else found["score"][..., -1]
             for (index, at), score in np.ndenumerate(scores):
                 cells = (problem, head, RATES[index], TUNING_SEEDS[at], round(float(score), 6))
                 rows.append(dict(zip(TUNING_COLUMNS, ("-".join(map(str, cells[:4])), *cells), strict=True)))
@@ -248,7 +249,7 @@ def tune(wanted: Sequence[Study], chosen: Options, console: Console) -> None:
 # --- After the runs ---
 def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
     """A study for the terminal: means over seeds with 95% t-intervals."""
-    on_shifts = study.arms[0].problem == SHIFTS
+    on_shifts = study.arms[0].problem in MOVING
     names = ("error_mean", ERRORS[0], ERRORS[-1]) if on_shifts else ("score_last", "value_error", "value_bias", "probe")
     shown = Table("head", "settings", "seeds", *names)
     shown.title = f"{study.name}: {study.words}"

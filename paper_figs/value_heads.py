@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import heads_studies as studies
-from experiments.heads_studies import EXPERIMENT, MAZE, ONLINE, SHIFTS, STUDIES, Arm
+from experiments.heads_studies import EXPERIMENT, MANY, MAZE, ONLINE, SHIFTS, STUDIES, Arm
 from jaxrl_suite.report import mean_interval
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
@@ -50,7 +50,8 @@ def draw(results: Path) -> dict[str, Figure]:
     for preset, rows in summary.groupby("preset"):
         maze, end = rows[rows["dataset"] == MAZE], "" if preset == "quick" else f"-{preset}"
         drawn = {
-            "plasticity": _plasticity(rows[rows["dataset"] == SHIFTS]),
+            "plasticity": _moving(rows[rows["dataset"] == SHIFTS], "plasticity", "regression on targets that move"),
+            "memory": _moving(rows[rows["dataset"] == MANY], "memory", "the same of eight times as many points"),
             "heads": _heads(maze, "heads", "Q-learning on a log of mazes"),
             "online": _heads(rows[rows["dataset"] == ONLINE], "online", "DQN in mazes, online"),
             "targets": _targets(maze),
@@ -106,26 +107,32 @@ def _finish(figure: Figure, axes: Axes, rows: pd.DataFrame, words: str) -> Figur
 
 
 # --- Studies ---
-def _plasticity(rows: pd.DataFrame) -> Figure | None:
-    if not _has(rows, "plasticity"):
+def _moving(rows: pd.DataFrame, study: str, words: str) -> Figure | None:
+    """The error at the end of each shift; a panel for each rate, where a study gives one."""
+    if not _has(rows, study):
         return None
-    figure = Figure(figsize=SMALL, layout="constrained")
-    axes = figure.subplots()
+    rates: dict[object, list[Arm]] = {}
+    for one in STUDIES[study].arms:
+        rates.setdefault(dict(one.changes).get("rate"), []).append(one)
+    figure = Figure(figsize=SMALL if len(rates) == 1 else WIDE, layout="constrained")
+    panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
     shifts = [
         float(name.removeprefix("error_"))
         for name in map(str, rows)
         if name.startswith("error_") and name[-1].isdigit()
     ]
-    for at, one in enumerate(STUDIES["plasticity"].arms):
-        mine = _of(rows, one)
-        values = [mine[f"error_{shift:.0f}"].to_numpy(float) for shift in shifts]
-        _points(axes, [shift + 0.3 * at for shift in shifts], values, one.head)
-    axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2)
-    axes.set_yscale("log")
-    axes.set_xticks(shifts)
-    axes.set_xlabel("shift b of the targets, one after the other")
-    axes.set_ylabel("mean squared error at its end\n(dotted: of the labels' mean)")
-    return _finish(figure, axes, rows, "regression on targets that move")
+    for axes, (rate, arms) in zip(panels, rates.items(), strict=True):
+        for at, one in enumerate(arms):
+            mine = _of(rows, one)
+            values = [mine[f"error_{shift:.0f}"].to_numpy(float) for shift in shifts]
+            _points(axes, [shift + 0.3 * at for shift in shifts], values, one.head)
+        axes.axhline(0.5, color=GREY, linestyle=":", linewidth=1.2)
+        axes.set_yscale("log")
+        axes.set_xticks(shifts)
+        axes.set_xlabel("shift b of the targets, one after the other")
+        axes.set_title(f"Adam's step size {rate:g} for all heads" if rate else "")
+    panels[0].set_ylabel("mean squared error at its end\n(dotted: of the labels' mean)")
+    return _finish(figure, panels[0], rows, words)
 
 
 def _heads(rows: pd.DataFrame, study: str, words: str) -> Figure | None:

@@ -82,7 +82,5 @@ def pure(name: str, backend: str = "c") -> Env:
         UserError: no such environment, no such backend, a backend for what has none, or a package is missing.
     """
     if is_pure(name) and backend != "c":
-        raise UserError(
-            f"{spec(name).name} is pure as it is; {backend} is an engine of MuJoCo's tasks alone"
-        )
+        raise UserError(f"{spec(name).name} is pure as it is; {backend} is an engine of MuJoCo's tasks alone")
     return make(name) if is_pure(name) else mujoco.make(spec(name), backend)

@@ -39,11 +39,11 @@ class Built(NamedTuple):
 
 def freeze(experiment: str, entry: algorithms.Entry, config: Any, env: str, **more: Any) -> dict:
     """The frozen run config: everything that a result depends on, but the seeds. Plain JSON."""
-    plain = {"experiment": experiment, "algo": entry.name, "env": env, "config": _plain(config), **more}
-    return json.loads(identity.canonical(plain))
+    whole = {"experiment": experiment, "algo": entry.name, "env": env, "config": plain(config), **more}
+    return json.loads(identity.canonical(whole))
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
     """A config dataclass as a dict. A field that came after results had been published (metadata `later`) is left out
     at its default, which means what its absence meant: so the run ids of published rows stay."""
     values = {}
@@ -51,7 +51,7 @@ def _plain(config: Any) -> dict[str, Any]:
         value = getattr(config, item.name)
         if item.metadata.get("later") and value == item.default:
             continue
-        values[item.name] = _plain(value) if dataclasses.is_dataclass(value) else value
+        values[item.name] = plain(value) if dataclasses.is_dataclass(value) else value
     return values
 
 
