@@ -16,6 +16,7 @@ from experiments import (
     heads_online,
     heads_shifts,
     heads_studies,
+    publishing,
     reproduce,
     value_heads,
 )
@@ -136,6 +137,23 @@ def test_arms_of_a_study_share_everything_but_what_they_name():
             assert {name for name in base if base[name] != given[name]} == {name for name, _ in one.changes}
     every = [one for study in STUDIES.values() for one in study.arms]
     assert len({one.needed for one in every}) == len(every)
+
+
+def test_published_run_ids_are_those_of_the_arms_they_name():
+    """Settings that came later must not rename what was run: else all would be made again."""
+    published = {
+        row["run_id"]: row for row in rundir.read_rows(publishing.RESULTS / value_heads.EXPERIMENT / "summary.csv")
+    }
+    rates, chosen, found = heads_studies.rates(), value_heads.Options(), set()
+    for study in STUDIES.values():
+        seeds = value_heads.seeds_of(study, chosen)
+        for one in study.arms:
+            ids = value_heads.run_ids([one], seeds, rates, chosen)
+            assert {(published[name]["algo"], published[name]["settings"]) for name in ids & set(published)} <= {
+                (one.head, one.settings)
+            }
+            found |= ids
+    assert {name for name, row in published.items() if row["preset"] == "quick"} <= found
 
 
 def test_heads_learn_from_the_same_rows_whatever_they_are():
