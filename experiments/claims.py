@@ -23,6 +23,7 @@ from experiments.offline_mbrl import EXPERIMENT
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report.claims import Claim, Finding, Needed, above, above_column, above_each, above_mean, judge, rule
+from jaxrl_suite.report.formats import spanned
 
 SEEDS = 32  # the gap to BC is small beside its spread: what eight seeds say, the next eight take back
 MINI = "hopper-medium-replay-mini"
@@ -237,7 +238,7 @@ def overview(results: Path) -> str:
             raise UserError(f"{path} lacks {', '.join(missing)}; write it anew with experiments.reproduce --publish")
         judged |= set(table["id"])
         for row in table.to_dict("records"):
-            estimate = f"{row['estimate']:.1f} [{row['ci_low']:.1f}, {row['ci_high']:.1f}]"
+            estimate = spanned(row["estimate"], row["ci_low"], row["ci_high"])
             cells = (row["statement"], row["source"], estimate, row["n"], row["preset"], row["verdict"])
             lines.append(
                 "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + f" | `{row['command']}` |"

@@ -8,7 +8,6 @@ already (by run id) are kept as they are, so that evidence grows in parts.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from experiments import at_once, claims, curves, offline_mbrl, options, plans, p
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report.claims import REPORTED, Claim, Finding, Needed, judge
+from jaxrl_suite.report.formats import spanned
 from jaxrl_suite.sweep import grid, tasks
 from jaxrl_suite.train import rundir, settings
 from jaxrl_suite.train.display import make_console
@@ -88,15 +88,11 @@ def shown(findings: Sequence[Finding], published: Mapping[str, Mapping[str, Any]
     table = Table("claim", "difference [95% interval]", "n", "verdict", "published")
     for finding in findings:
         interval = finding.interval
-        estimate = _estimate(interval.estimate, interval.low, interval.high)
+        estimate = spanned(interval.estimate, interval.low, interval.high)
         there = published.get(finding.claim.id)
-        before = f"{_estimate(*(there[c] for c in INTERVAL))}, n={there['n']}, {there['verdict']}" if there else "-"
+        before = f"{spanned(*(there[c] for c in INTERVAL))}, n={there['n']}, {there['verdict']}" if there else "-"
         table.add_row(finding.claim.statement, estimate, str(interval.n), finding.verdict, before)
     return table
-
-
-def _estimate(value: float, low: float, high: float) -> str:
-    return f"{value:,.1f}" + (f" [{low:,.1f}, {high:,.1f}]" if math.isfinite(low) and math.isfinite(high) else "")
 
 
 def task_of(need: Needed, seeds: str, chosen: Options) -> tasks.Task:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import difference, mean_interval, paired_difference
 from jaxrl_suite.report.comparison import METRICS, Task, compare
-from jaxrl_suite.report.formats import CSV_COLUMNS, FORMATS, to_csv, to_latex, to_markdown
+from jaxrl_suite.report.formats import CSV_COLUMNS, FORMATS, spanned, to_csv, to_latex, to_markdown
 
 NAN = float("nan")
 HOP = Task("hop", "quick")
@@ -147,6 +147,21 @@ def test_a_metric_without_a_better_side_marks_nothing():
 
 
 # --- formats ---
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((1234.56, -2.0, 3000.04), "1,234.6 [-2.0, 3,000.0]"),
+        ((0.0325, 0.0288, 0.0362), "0.033 [0.029, 0.036]"),  # half of it is 0.0037: three digits at most
+        ((5.04, 4.99, 5.09), "5.040 [4.990, 5.090]"),
+        ((5.2, 5.1, 5.3), "5.2 [5.1, 5.3]"),
+        ((0.0, 0.0, 0.0), "0.0 [0.0, 0.0]"),
+        ((7.25, float("nan"), float("nan")), "7.2"),
+    ],
+)
+def test_an_interval_has_as_many_digits_as_it_takes(numbers, text):
+    assert spanned(*numbers) == text
+
+
 def small():
     made = [*rows("a_1", [90.0, 91.0]), *rows("b", [8.0, 9.5]), *rows("b", [-4.0], dataset="walk|50%")]
     return compare(made, "return_last")

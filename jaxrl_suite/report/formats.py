@@ -89,6 +89,16 @@ def _numbers(cell: Cell) -> tuple[str, str, str]:
     return f"{mean:.1f}" if math.isfinite(mean) else NOTHING, bounds, left_out(cell)
 
 
+def spanned(value: float, low: float, high: float) -> str:
+    """`12.3 [4.5, 20.1]`: one digit after the point, or as many as a narrow interval takes; the number alone without
+    bounds."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"{value:,.1f}"
+    half = (high - low) / 2.0
+    digits = min(1 - math.floor(math.log10(half)), 3) if 0.0 < half < 0.1 else 1
+    return f"{value:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
 def left_out(cell: Cell) -> str:
     """How many seeds a mean leaves out, and why; to be set after its n."""
     reasons = ((cell.diverged, "diverged"), (cell.missing, "without value"))
