@@ -51,7 +51,7 @@ def draw(results: Path) -> dict[str, Figure]:
         maze, end = rows[rows["dataset"] == MAZE], "" if preset == "quick" else f"-{preset}"
         drawn = {
             "plasticity": _moving(rows[rows["dataset"] == SHIFTS], "plasticity", "regression on targets that move"),
-            "memory": _moving(rows[rows["dataset"] == MANY], "memory", "the same of eight times as many points"),
+            "memory": _moving(rows[rows["dataset"] == MANY], "memory", "regression on targets that move, of more points"),
             "heads": _heads(maze, "heads", "Q-learning on a log of mazes"),
             "online": _heads(rows[rows["dataset"] == ONLINE], "online", "DQN in mazes, online"),
             "targets": _targets(maze),
