@@ -15,6 +15,7 @@ from experiments.lipschitz_arms import MECHANISMS
 from experiments.lipschitz_offline_claims import DATASET, EXPERIMENT, KINDS, runs
 from jaxrl_suite.report import mean_interval
 from paper_figs.ensemble_vs_lipschitz import COLOURS
+from paper_figs.style import GREY
 
 ARMS = tuple((name, single) for single in (False, True) for name in MECHANISMS)
 
@@ -35,10 +36,12 @@ def draw(results: Path) -> dict[str, Figure]:
             if found.bounded:
                 error = [[found.estimate - found.low], [found.high - found.estimate]]
                 axes.errorbar(place + 0.1, found.estimate, yerr=error, fmt="D", color=colour, capsize=3, markersize=4)
-        names = [f"{'single' if single else 'ensemble'}\n{mechanism}" for mechanism, single in ARMS]
-        axes.set_xticks(range(len(ARMS)), names, fontsize=8)
-        axes.set_title(algo if kind == "probabilistic" else f"{algo}, {kind} models")
-        axes.set_ylim(bottom=0)
+        axes.set_xticks(range(len(ARMS)), [mechanism for mechanism, _ in ARMS], rotation=30, ha="right", fontsize=8)
+        axes.axvline(len(MECHANISMS) - 0.5, color=GREY, linestyle=":", linewidth=0.8)
+        for half, word in enumerate(("ensemble", "single")):
+            axes.text(0.25 + 0.5 * half, 1.0, word, transform=axes.transAxes, ha="center", va="bottom", fontsize=8)
+        axes.set_title(algo if kind == "probabilistic" else f"{algo}, {kind} models", pad=16)
+    figure.axes[0].set_ylim(bottom=0)  # shared by all
     figure.axes[0].set_ylabel("last score (0 random, 100 expert)")
     figure.suptitle(f"{DATASET}, quick presets: mean, 95% t-interval and a dot per seed", fontsize=9)
     return {f"{EXPERIMENT}/lipschitz-arms": figure}

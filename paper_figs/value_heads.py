@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import heads_studies as studies
-from experiments.heads_studies import EXPERIMENT, MANY, MAZE, ONLINE, SHIFTS, STUDIES, Arm
+from experiments.heads_studies import EXPERIMENT, MAZE, ONLINE, STUDIES, Arm
 from jaxrl_suite.report import mean_interval
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
@@ -50,8 +50,8 @@ def draw(results: Path) -> dict[str, Figure]:
     for preset, rows in summary.groupby("preset"):
         maze, end = rows[rows["dataset"] == MAZE], "" if preset == "quick" else f"-{preset}"
         drawn = {
-            "plasticity": _moving(rows[rows["dataset"] == SHIFTS], "plasticity", "regression on targets that move"),
-            "memory": _moving(rows[rows["dataset"] == MANY], "memory", "regression on targets that move, of more points"),
+            "plasticity": _moving(rows, "plasticity", "regression on targets that move"),
+            "memory": _moving(rows, "memory", "regression on targets that move, of more points"),
             "heads": _heads(maze, "heads", "Q-learning on a log of mazes"),
             "online": _heads(rows[rows["dataset"] == ONLINE], "online", "DQN in mazes, online"),
             "targets": _targets(maze),
@@ -109,6 +109,7 @@ def _finish(figure: Figure, axes: Axes, rows: pd.DataFrame, words: str) -> Figur
 # --- Studies ---
 def _moving(rows: pd.DataFrame, study: str, words: str) -> Figure | None:
     """The error at the end of each shift; a panel for each rate, where a study gives one."""
+    rows = rows[rows["dataset"] == STUDIES[study].arms[0].problem]
     if not _has(rows, study):
         return None
     rates: dict[object, list[Arm]] = {}
