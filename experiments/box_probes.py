@@ -103,6 +103,7 @@ def shell(key: Any, index: Array) -> Array:
     return jnp.where(swap[:, None], jnp.stack([far, along], axis=-1), jnp.stack([along, far], axis=-1))
 
 
+@jax.jit
 def _shells() -> Array:
     """States of every shell `[REACHES, STATES, 2]`."""
     return jax.vmap(shell)(jax.random.split(jax.random.key(0), REACHES), jnp.arange(REACHES))
@@ -110,7 +111,7 @@ def _shells() -> Array:
 
 def shells(algorithm: Algorithm, states: Tree, k: int) -> Shells:
     """The critics by reach, on the same states for every member. `k` is the rollouts' horizon."""
-    obs = jax.jit(_shells)().reshape(-1, 2)
+    obs = _shells().reshape(-1, 2)
     edge, inside = np.asarray(box.edge(obs, k)), np.asarray(box.reach(obs) <= k - 1)
 
     @jax.jit

@@ -2,11 +2,10 @@
 
 Online MBPO with {probabilistic, deterministic} x {ensemble, single} models and {none, spectral, adversarial, random}
 mechanisms on the critics, beside SAC with one update per step (sac) and with as many as MBPO has (sac-utd), in a pure
-environment: MuJoCo's tasks step inside the program, too, or in envpool with --host. Pendulum and cart-pole swing-up are
-solved with twice the steps of this comparison: at the quick preset, and unless options choose arms, the probabilistic
-ensemble without a mechanism is trained for these, too. All seeds of an arm train as one
-program, arms one after another, so that each has its own time. The same command resumes what was stopped, and prints
-what has finished.
+environment: MuJoCo's tasks step inside the program, too, or in envpool with --host. Pendulum and cart-pole swing-up
+take twice the steps of this comparison to be solved: unless options choose arms or steps, the quick preset also trains
+the probabilistic ensemble without a mechanism for so many. All seeds of an arm train as one program, arms one after
+another, so that each has its own time. The same command resumes what was stopped, and prints what has finished.
 
 Rows per seed go to <out>/ensemble_vs_lipschitz/summary.csv, and what is measured over training (value-aware model error
 on held-out real rows, bound and estimates of the value's slope) to diagnostics.csv beside it. The paper is Zheng et al.
@@ -101,7 +100,8 @@ class Group(studies.Group):
         self.id = identity.group_id(self.frozen, seeds, None, mesh.parse("data:1", 1, False).layout())
         self.run_ids = [identity.run_id(self.frozen, seed) for seed in seeds]
         self.configs = [self.frozen] * len(seeds)
-        self.dataset, self.label = chosen.env, f"{arm.model}-{arm.mechanism}-{chosen.env}"
+        longer = f"-{arm.steps}" if arm.steps else ""
+        self.dataset, self.label = chosen.env, f"{arm.model}-{arm.mechanism}-{chosen.env}{longer}"
         self.settings = lipschitz_arms.text(arm, chosen.episodes)
 
     def shown(self) -> dict[str, Any]:
@@ -187,9 +187,12 @@ def main() -> int:
     if chosen.episodes < 1:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
     steps = lipschitz_arms.steps_of(chosen.env, chosen.preset, chosen.steps)
-    arms = lipschitz_arms.chosen(chosen.models, chosen.mechanisms, steps=steps, host=chosen.host)
-    if not (chosen.models or chosen.mechanisms or steps or chosen.host):
-        arms = lipschitz_arms.every(chosen.env, chosen.preset)
+    named = chosen.models or chosen.mechanisms or chosen.steps or chosen.host
+    arms = (
+        lipschitz_arms.chosen(chosen.models, chosen.mechanisms, steps=steps, host=chosen.host)
+        if named
+        else lipschitz_arms.every(chosen.env, chosen.preset)
+    )
     display = Display(console)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
     studies.check_publish(chosen.publish, chosen.preset, seeds)

@@ -2,7 +2,7 @@
 
 An analogue of figure 17 of Farebrother et al. 2024 (arXiv 2403.03950, appendix B.4): y = sin(K f(x)) + b for b = 0, 8,
 16, 24, 32 in turn, f a new random network for each b, K so large that y is as good as noise, which has to be
-remembered. Inputs are Gaussian vectors of 32 numbers in place of CIFAR10's pictures, and fewer. The measure is the mean
+remembered. Inputs are Gaussian vectors of 32 numbers in place of CIFAR10's pictures. The measure is the mean
 squared error over all points at the end of each b. Support [-40, 40], as in the paper.
 """
 

@@ -5,10 +5,10 @@ Left out: environment steps, evaluations, and the power iterations of spectral n
 vector per layer, below 1% of an update).
 
 As a command it reads the published rows and curves and writes budget.csv beside them: for every arm the return at half
-of what the dearest arm spends, and at all of what the cheapest one with a model spends; the return after the seconds of
-training that the quickest one with a model took, on a machine that was shared; and the operations of the median seed
-until it returns what the ensemble of its kind does (`lipschitz_saved`; SAC is held to the probabilistic one). It
-describes; the budgets were not fixed before the runs.
+of what the dearest arm spends, and at all of what the cheapest one with a model spends; the return after the seconds
+that the quickest one with a model trains (`lipschitz_seconds`); and the operations of the median seed until it returns
+what the ensemble of its kind does (`lipschitz_saved`; SAC is held to the probabilistic one). It describes; the budgets
+were not fixed before the runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from experiments import curves, lipschitz_arms, lipschitz_saved, options, publishing
+from experiments import curves, lipschitz_arms, lipschitz_saved, lipschitz_seconds, options, publishing
 from experiments.lipschitz_arms import ARMS, EXPERIMENT, Arm
 from experiments.lipschitz_claims import RETURN_MARGIN
 from experiments.lipschitz_saved import per_step
@@ -63,15 +63,16 @@ def budgets(rows: Sequence[dict[str, Any]], known: dict[str, list[dict[str, Any]
             mine[arm] = chosen
     spent = {arm: cost * (config.steps - config.explore) for arm, (cost, config) in costs.items()}
     took = {arm: float(np.mean([row["seconds_seed"] for row in own])) for arm, own in mine.items()}
-    least, quickest = (min((x[arm] for arm in x if arm.needs_model), default=np.nan) for x in (spent, took))
+    cheapest = min((cost for arm, cost in spent.items() if arm.needs_model), default=np.nan)
+    quickest = min((seconds for arm, seconds in took.items() if arm.needs_model), default=np.nan)
+    half = 0.5 * max(spent.values(), default=np.nan)
     found = []
     for arm, own in mine.items():
         cost, config = costs[arm]
         pace = took[arm] / (config.steps - config.explore)  # seconds per step of training
         line = {"dataset": env, "algo": arm.model, "mechanism": arm.mechanism, "seeds": len(own)}
         line |= {"tera_flops": float(f"{spent[arm] / 1e12:.3g}"), "seconds": round(took[arm], 1)}
-        half = 0.5 * max(spent.values())
-        for name, each, budget in (("cheapest", cost, least), ("half", cost, half), ("seconds", pace, quickest)):
+        for name, each, budget in (("cheapest", cost, cheapest), ("half", cost, half), ("seconds", pace, quickest)):
             at = [_reached(row[curves.CURVE], each, config, budget) for row in own]
             interval = stats.mean_interval(at)
             low, high = (interval.low, interval.high) if interval.bounded else (np.nan, np.nan)
@@ -106,15 +107,18 @@ def table(lines: Sequence[dict[str, Any]]) -> Table:
     for name in ("seconds", "at the quickest's", "TFLOP to the target"):
         shown.add_column(name)
     for line in lines:
-        cells = [
-            f"{line[f'return_{at}']:.0f} [{line[f'return_{at}_low']:.0f}, {line[f'return_{at}_high']:.0f}]"
-            for at in ("cheapest", "half", "seconds")
-        ]
-        cells.insert(2, f"{line['seconds']:.0f}")
+        cheapest, half, quickest = (_cell(line, f"return_{at}") for at in ("cheapest", "half", "seconds"))
+        cells = [cheapest, half, f"{line['seconds']:.0f}", quickest]
         there = "-" if np.isnan(line["tera_flops_there"]) else f"{line['tera_flops_there']:g}"
         cells.append(f"{there} ({line['seeds_there']} of {line['seeds']} seeds)")
         shown.add_row(*(str(line[name]) for name in ("dataset", "algo", "mechanism", "seeds", "tera_flops")), *cells)
     return shown
+
+
+def _cell(line: dict[str, Any], name: str) -> str:
+    if np.isnan(line[name]):
+        return "-"
+    return f"{line[name]:.0f} [{line[f'{name}_low']:.0f}, {line[f'{name}_high']:.0f}]"
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def main() -> int:
     folder = chosen.results / EXPERIMENT
     if not (folder / "summary.csv").exists():
         raise UserError(f"{folder} has no rows; run experiments.{EXPERIMENT} with --publish, or name another --results")
-    rows = rundir.read_rows(folder / "summary.csv")
+    rows = lipschitz_seconds.joined(rundir.read_rows(folder / "summary.csv"), folder / lipschitz_seconds.SECONDS)
     known = curves.read(folder / curves.CURVES)
     lines = [line for env in lipschitz_arms.QUICK for line in budgets(rows, known, env)]
     files.write_atomically(folder / BUDGET, pd.DataFrame(lines).to_csv(index=False))

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import actor_critic, mbpo_online
@@ -92,31 +91,39 @@ def measures(spec: Spec, config: mbpo_online.Config, algorithm: Algorithm) -> An
     return jax.jit(jax.vmap(lambda state: measure(spec, config, algorithm, state, jax.random.key(0))))
 
 
-def seconds(spec: Spec, config: mbpo_online.Config, states: Tree, host: bool = False) -> dict[str, float]:
-    """What fits, rollouts and updates take over a whole run and population, from one tick of each timed by itself.
+def parts(spec: Spec, config: mbpo_online.Config, host: bool = False) -> dict[str, tuple[Callable[[Tree], Tree], int]]:
+    """The parts of a run that take its time, by name: a program of the population's states, and how often it is called.
 
     Steps of pure environments count with the updates; those on a `host` are not counted.
     """
     tick = mbpo_online.parts(spec, config, actor_critic.make(spec, config.actor_critic()))
     ticks = (config.steps - config.explore) // config.period
-    parts = {"fit": tick.fit, "dream": tick.dream} if config.real < config.batch else {}
-    often = config.period // config.envs if host else 1
-    learn = (lambda state: tick.improve(state, state.key)) if host else tick.learn
-    found = dict.fromkeys(("fit", "dream"), 0.0)
-    found |= {name: timed(jax.jit(jax.vmap(part)), states) * ticks for name, part in parts.items()}
-    found["learn"] = timed(jax.jit(jax.vmap(learn)), states) * ticks * often
+    found: dict[str, tuple[Callable[[Any], Any], int]] = {}
+    if config.real < config.batch:
+        found |= {"fit": (tick.fit, ticks), "dream": (tick.dream, ticks)}
+    step = (lambda state: tick.improve(state, state.key)) if host else tick.learn
+    found["learn"] = step, ticks * (config.period // config.envs if host else 1)
+    return {name: (jax.jit(jax.vmap(part)), often) for name, (part, often) in found.items()}
+
+
+def seconds(spec: Spec, config: mbpo_online.Config, states: Tree, host: bool = False) -> dict[str, float]:
+    """What fits, rollouts and updates take over a whole run and population, from one tick of each timed by itself."""
+    found = dict.fromkeys(("fit", "dream", "learn"), 0.0)
+    found |= {name: timed(program, states) * often for name, (program, often) in parts(spec, config, host).items()}
     return {f"seconds_{name}": value for name, value in found.items()}
 
 
 def timed(program: Callable[..., Tree], *arguments: Tree) -> float:
     """Seconds of a jitted program, compiled before: the faster of two runs."""
+    once(program, *arguments)
+    return min(once(program, *arguments) for _ in range(2))
+
+
+def once(program: Callable[..., Tree], *arguments: Tree) -> float:
+    """Seconds of a program."""
+    start = time.perf_counter()
     jax.block_until_ready(_numbers(program(*arguments)))
-    taken = []
-    for _ in range(2):
-        start = time.perf_counter()
-        jax.block_until_ready(_numbers(program(*arguments)))
-        taken.append(time.perf_counter() - start)
-    return float(np.min(taken))
+    return time.perf_counter() - start
 
 
 def _numbers(tree: Tree) -> list[Array]:

@@ -86,10 +86,11 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 def _claim(experiment: str, row: Mapping[str, Any]) -> str:
-    verdict, bounds = str(row["verdict"]), f"[{_shown(row['ci_low'])}, {_shown(row['ci_high'])}]"
+    verdict = str(row["verdict"])
     known = math.isfinite(row["ci_low"]) and math.isfinite(row["ci_high"])
+    shown = formats.spanned(row["estimate"], row["ci_low"], row["ci_high"]) if known else _shown(row["estimate"])
     facts = {
-        "Estimate": f"{_shown(row['estimate'])} {bounds if known else '(no interval)'}",
+        "Estimate": shown if known else f"{shown} (no interval)",
         "Statistic": _shown(row["statistic"]),
         "Seeds": f"{_shown(row['seeds'])} (n = {_shown(row['n'])})",
         "Rule": _shown(row["rule"]),

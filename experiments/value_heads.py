@@ -41,7 +41,19 @@ from experiments import (
     options,
     studies,
 )
-from experiments.heads_studies import EXPERIMENT, MAZE, MOVING, RATES, STUDIES, TUNED, TUNING, Arm, Config, Study
+from experiments.heads_studies import (
+    EXPERIMENT,
+    MAZE,
+    MOVING,
+    RATES,
+    SHIFTS,
+    STUDIES,
+    TUNED,
+    TUNING,
+    Arm,
+    Config,
+    Study,
+)
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
 from jaxrl_suite.report.claims import REPORTED
@@ -120,6 +132,11 @@ def frozen(one: Arm, config: Config, rate: float, preset: str) -> dict[str, Any]
     return {"experiment": EXPERIMENT, "problem": one.problem, "head": one.head, "preset": preset, "rate": rate, **plain}
 
 
+def rates_of(arms: Sequence[Arm], configs: Sequence[Config], rates: dict) -> list[float]:
+    """The step size of each arm: its own, or the one that was tuned for its head."""
+    return [config.rate or rates[one.problem, one.head] for one, config in zip(arms, configs, strict=True)]
+
+
 def train(arms: Sequence[Arm], configs: Sequence[Config], used: Sequence[float], seeds: Sequence[int]) -> Any:
     """Train arms of one program, all seeds of each, side by side -> measures `[arms, seeds, ...]`."""
     program = heads_studies.program(arms[0], configs[0])
@@ -149,7 +166,7 @@ def _apart(measures: Any, arms: int, seeds: int) -> Any:
 def run_group(arms: Sequence[Arm], seeds: Sequence[int], rates: dict, chosen: Options) -> list[dict[str, Any]]:
     """The summary rows of a group of arms that share a program."""
     configs = [one.config(chosen.preset, chosen.updates) for one in arms]
-    used = [config.rate or rates[one.problem, one.head] for one, config in zip(arms, configs, strict=True)]
+    used = rates_of(arms, configs, rates)
     began = time.monotonic()
     found = train(arms, configs, used, seeds)
     seconds = time.monotonic() - began
@@ -174,7 +191,7 @@ def row_of(one: Arm, config: Config, rate: float, measures: dict[str, np.ndarray
     """What was found of one run. Empty cells are NaN: a regression has no return, a maze no shifts, only a log has a
     behaviour."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
-    row |= {name: getattr(config, name) for name in SETTINGS if hasattr(config, name)}
+    row |= {name: getattr(config, name) for name in SETTINGS if hasattr(config, name) and name != "rate"}
     row |= {"layers": len(config.hidden), "units": config.hidden[0], "rate": rate, "updates": config.updates}
     row |= {"experiment": EXPERIMENT, "algo": one.head, "dataset": one.problem, "settings": one.settings}
     row |= {"schema_version": rundir.SCHEMA_VERSION, "resumed": False}
@@ -194,10 +211,8 @@ def row_of(one: Arm, config: Config, rate: float, measures: dict[str, np.ndarray
 def run_ids(arms: Sequence[Arm], seeds: Sequence[int], rates: dict, chosen: Options) -> set[str]:
     """The rows that a group will have."""
     configs = [one.config(chosen.preset, chosen.updates) for one in arms]
-    plans = [
-        frozen(one, config, config.rate or rates[one.problem, one.head], chosen.preset)
-        for one, config in zip(arms, configs, strict=True)
-    ]
+    used = rates_of(arms, configs, rates)
+    plans = [frozen(one, config, rate, chosen.preset) for one, config, rate in zip(arms, configs, used, strict=True)]
     return {identity.run_id(plan, seed) for plan in plans for seed in seeds}
 
 
@@ -228,15 +243,21 @@ def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> l
 
 # --- Tuning ---
 def tune(wanted: Sequence[Study], chosen: Options, console: Console) -> None:
-    """Five step sizes with three tuning seeds for each head, at the base setting of each problem of some studies."""
+    """Five step sizes with three tuning seeds for each head, at the base setting of each problem of some studies.
+
+    Raises:
+        UserError: none of these studies takes tuned step sizes.
+    """
     rows = []
-    problems = {one.problem for study in wanted for one in study.arms}
+    problems = {one.problem for study in wanted for one in study.arms if one.problem in TUNED}
+    if not problems:
+        raise UserError(f"--tune: {wanted[0].name} gives its step sizes; name other studies with --only")
     for problem in (problem for problem in TUNED if problem in problems):
         for head in TUNED[problem]:
             arms = [heads_studies.arm(head, problem)] * len(RATES)
             configs = [one.config(chosen.preset, chosen.updates) for one in arms]
             found = train(arms, configs, RATES, TUNING_SEEDS)
-            scores = -found["error"].mean(axis=-1) if problem in MOVING else found["score"][..., -1]
+            scores = -found["error"].mean(axis=-1) if problem == SHIFTS else found["score"][..., -1]
             for (index, at), score in np.ndenumerate(scores):
                 cells = (problem, head, RATES[index], TUNING_SEEDS[at], round(float(score), 6))
                 rows.append(dict(zip(TUNING_COLUMNS, ("-".join(map(str, cells[:4])), *cells), strict=True)))

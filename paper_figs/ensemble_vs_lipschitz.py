@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from experiments import curves
+from experiments import curves, lipschitz_seconds
 from experiments.lipschitz_arms import EXPERIMENT, MECHANISMS, MODEL_FREE, MODELS, Arm, text
 from experiments.lipschitz_saved import per_step
 from jaxrl_suite.envs import registry as envs
@@ -35,9 +35,7 @@ PER_STEP = {
     "10\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO} operations of training per seed": lambda row, arm: (
         per_step(envs.spec(row["dataset"]), arm.config(row["dataset"], row["preset"])) / 1e12
     ),
-    "seconds of training per seed (on a shared machine)": lambda row, arm: (
-        row["seconds_seed"] / (row["env_steps"] - row["explore"])
-    ),
+    "seconds of training per seed": lambda row, arm: row["seconds_seed"] / (row["env_steps"] - row["explore"]),
 }
 NAMES = {name: name.replace("-", ", ") for name in MODELS} | {"sac": "SAC", "sac-utd": "SAC, as many updates"}
 
@@ -46,7 +44,8 @@ def draw(results: Path) -> dict[str, Figure]:
     """Figures by path without ending, per task, steps and preset, from the files of `results/ensemble_vs_lipschitz`."""
     folder = results / EXPERIMENT
     rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str}).fillna({"settings": ""})
-    rows = rows[rows["status"] == "finished"]
+    timed = lipschitz_seconds.joined(rows.to_dict("records"), folder / lipschitz_seconds.SECONDS)  # type: ignore[arg-type]
+    rows = pd.DataFrame([row for row in timed if row["status"] == "finished"])
     # Rows of other settings than a mechanism, a number of steps and the host, such as --episodes, are not drawn.
     steps = (0, *rows["env_steps"].astype(int).unique())
     arms = [Arm("probabilistic-single", *more) for more in itertools.product(MECHANISMS, steps, (False, True))]

@@ -41,7 +41,6 @@ def draw(results: Path) -> dict[str, Figure]:
         for half, word in enumerate(("ensemble", "single")):
             axes.text(0.25 + 0.5 * half, 1.0, word, transform=axes.transAxes, ha="center", va="bottom", fontsize=8)
         axes.set_title(algo if kind == "probabilistic" else f"{algo}, {kind} models", pad=16)
-    figure.axes[0].set_ylim(bottom=0)  # shared by all
     figure.axes[0].set_ylabel("last score (0 random, 100 expert)")
     figure.suptitle(f"{DATASET}, quick presets: mean, 95% t-interval and a dot per seed", fontsize=9)
     return {f"{EXPERIMENT}/lipschitz-arms": figure}

@@ -105,6 +105,14 @@ def test_published_run_ids_are_those_of_the_arms_they_name():
 
 
 # --- probes ---
+def test_in_all_published_rows_the_value_aware_error_is_below_an_eighth_of_the_bound():
+    """As lipschitz_probes says; with the policy in the value, the critics' bound would not have to hold."""
+    for name in ("summary.csv", "diagnostics.csv"):
+        rows = pd.read_csv(publishing.RESULTS / EXPERIMENT / name).dropna(subset=["value_error", "model_error"])
+        assert len(rows) > 150
+        assert (rows["value_error"] < rows["lipschitz_upper"] * rows["model_error"] / 8).all()
+
+
 def test_rewards_to_go_are_discounted_sums_that_end_with_the_rows():
     reward = jnp.array([1.0, 2.0, 3.0, 99.0])
     rows = Transition(jnp.zeros((4, 1)), None, reward, jnp.array([1.0, 0.0, 1.0, 1.0]), None)

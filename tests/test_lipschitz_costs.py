@@ -1,15 +1,18 @@
 """What the arms of ensemble_vs_lipschitz cost, and what they return for a budget."""
 
 import dataclasses
+import shutil
 import sys
 
 import numpy as np
 import pytest
 
-from experiments import lipschitz_arms, lipschitz_costs
+from experiments import lipschitz_arms, lipschitz_costs, lipschitz_seconds, publishing
 from experiments.lipschitz_arms import Arm
 from jaxrl_suite.algorithms import mbpo_online
 from jaxrl_suite.envs import registry
+from jaxrl_suite.train import rundir
+from jaxrl_suite.train.display import make_console
 
 SPEC = registry.spec("pendulum")
 
@@ -83,6 +86,57 @@ def test_the_budget_tells_how_many_seeds_return_what_the_ensemble_does_and_for_h
     assert (ensemble["seeds_there"], free["seeds_there"]) == (2, 1)
     assert ensemble["tera_flops_there"] == ensemble["tera_flops"] and np.isnan(free["tera_flops_there"])
     assert np.isnan(single["target"]) and single["seeds_there"] == 0  # there is no deterministic ensemble
+
+
+def test_the_published_budgets_follow_from_the_published_rows(tmp_path, monkeypatch):
+    folder = tmp_path / lipschitz_arms.EXPERIMENT
+    shutil.copytree(publishing.RESULTS / lipschitz_arms.EXPERIMENT, folder)
+    before = (folder / lipschitz_costs.BUDGET).read_text()
+    (folder / lipschitz_costs.BUDGET).unlink()
+    monkeypatch.setattr(sys, "argv", ["lipschitz_costs", f"--results={tmp_path}"])
+    with pytest.raises(SystemExit) as stopped:
+        lipschitz_costs.main()
+    assert stopped.value.code == 0
+    assert (folder / lipschitz_costs.BUDGET).read_text() == before
+
+
+# --- by the clock ---
+def test_rows_take_their_seconds_from_the_table_that_has_their_arm(tmp_path):
+    row = {
+        "dataset": "pendulum",
+        "preset": "quick",
+        "algo": "sac",
+        "settings": "",
+        "env_steps": 3_000,
+        "explore": 1_000,
+    }
+    rows = [row | {"seconds_seed": 9.0}, row | {"seconds_seed": 9.0, "settings": "steps=5000", "env_steps": 5_000}]
+    rows += [row | {"seconds_seed": 9.0, "settings": "host=True"}]
+    assert lipschitz_seconds.joined(rows, tmp_path / "none.csv") == rows
+    line = dict.fromkeys(lipschitz_seconds.COLUMNS, "") | row | {"key_id": "a", "seconds": 2.0}
+    known = {name: line[name] for name in lipschitz_seconds.COLUMNS}
+    rundir.upsert_rows(tmp_path / "seconds.csv", [known], lipschitz_seconds.COLUMNS, "key_id")
+    found = lipschitz_seconds.joined(rows, tmp_path / "seconds.csv")
+    assert [one["seconds_seed"] for one in found] == [4.0, 8.0, 9.0]
+
+
+def test_every_part_of_an_arm_is_timed_and_no_model_takes_no_time():
+    arms = [Arm("sac"), Arm("deterministic-single")]
+    free, modelled = lipschitz_seconds.measure("pendulum", arms, "smoke", 1, make_console())
+    assert free["fit"] == free["dream"] == 0 and min(free["learn"], modelled["fit"], modelled["dream"]) > 0
+    for line in (free, modelled):
+        assert line["seconds"] == pytest.approx(line["fit"] + line["dream"] + line["learn"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [("--env=pendulm", "pendulum"), ("--rounds=0", "rounds"), ("--results={}", "has no rows")]
+)
+def test_a_timing_that_cannot_be_is_one_line(monkeypatch, capsys, tmp_path, words, said):
+    monkeypatch.setattr(sys, "argv", ["lipschitz_seconds", words.format(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        lipschitz_seconds.main()
+    assert stopped.value.code == 2 and said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("word", "said"), [("--foo", "--foo"), ("--results={}", "has no rows")])

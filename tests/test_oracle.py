@@ -344,7 +344,7 @@ def test_worlds_that_there_are_not_are_refused():
         ({"world": "interpolate", "accuracy": float("nan")}, "expected -1"),
         ({"engine": "mjx"}, "no meaning without the true dynamics"),
         ({"world": "interpolate", "accuracy": -0.5, "engine": "mjx"}, "no meaning without the true dynamics"),
-        ({"world": "oracle", "engine": "mjx"}, "engine of MuJoCo.s tasks alone"),
+        ({"world": "oracle", "engine": "mjx"}, "an engine of MuJoCo.s tasks; leave it out"),
         ({"world": "oracle", "horizon": 201}, "longer than an episode"),
         ({"world": "interpolate", "accuracy": 0.5, "dynamics": EnsembleConfig()}, "evaluate=all"),
     ]

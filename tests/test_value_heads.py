@@ -279,19 +279,19 @@ def test_tuning_some_studies_leaves_the_rows_of_others_alone(monkeypatch, tmp_pa
 
 
 def test_runs_are_bit_equal_found_again_and_drawn(monkeypatch, capsys, tmp_path, rates):
-    words = ("--preset=smoke", "--seeds=1000:1002", "--only=plasticity,targets", "--out", str(tmp_path))
+    words = ("--preset=smoke", "--seeds=1000:1002", "--only=plasticity,memory,targets", "--out", str(tmp_path))
     assert run(monkeypatch, *words) == 0
     summary = tmp_path / "value_heads" / "summary.csv"
     first = rundir.read_rows(summary)
-    assert len(first) == 2 * (4 + 3)
+    assert len(first) == 2 * (4 + 8 + 3)
     capsys.readouterr()
     monkeypatch.setattr(value_heads, "run_group", None)  # nothing is left to run
     assert run(monkeypatch, *words) == 0
-    assert capsys.readouterr().out.count("have finished before") == 7
+    assert capsys.readouterr().out.count("have finished before") == 11
     assert rundir.read_rows(summary) == first or str(rundir.read_rows(summary)) == str(first)
     monkeypatch.undo()
     monkeypatch.setattr(heads_studies, "rates", lambda: _Any())
-    again = ("--preset=smoke", "--seeds=1000:1002", "--only=plasticity", "--out", str(tmp_path), "--fresh")
+    again = ("--preset=smoke", "--seeds=1000:1002", "--only=plasticity,memory", "--out", str(tmp_path), "--fresh")
     assert run(monkeypatch, *again) == 0
     measured = ("run_id", "score_last", "value_error", *value_heads.ERRORS)
     key = partial(str.join, "|")
@@ -300,4 +300,4 @@ def test_runs_are_bit_equal_found_again_and_drawn(monkeypatch, capsys, tmp_path,
         for rows in (first, rundir.read_rows(summary))
     )
     assert before == after
-    assert set(figures.draw(tmp_path)) == {"value_heads/plasticity-smoke"}
+    assert set(figures.draw(tmp_path)) == {"value_heads/plasticity-smoke", "value_heads/memory-smoke"}

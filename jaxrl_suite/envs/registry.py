@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from jaxrl_suite.envs import box, cartpole, mujoco, pendulum, probes, termination
+from jaxrl_suite.envs import box, cartpole, engines, mujoco, pendulum, probes, termination
 from jaxrl_suite.envs.scores import REFERENCES
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Array, Env, Spec
@@ -81,6 +81,10 @@ def pure(name: str, backend: str = "c") -> Env:
     Raises:
         UserError: no such environment, no such backend, a backend for what has none, or a package is missing.
     """
-    if is_pure(name) and backend != "c":
-        raise UserError(f"{spec(name).name} is pure as it is; {backend} is an engine of MuJoCo's tasks alone")
-    return make(name) if is_pure(name) else mujoco.make(spec(name), backend)
+    if backend not in engines.BACKENDS:
+        raise unknown("backend", backend, engines.BACKENDS)
+    if not is_pure(name):
+        return mujoco.make(spec(name), backend)
+    if backend != "c":
+        raise UserError(f"{spec(name).name} is pure as it is, {backend} an engine of MuJoCo's tasks; leave it out")
+    return make(name)

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 
+from jaxrl_suite.envs import engines
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.models import fit, oracle, transforms
 from jaxrl_suite.models.ensemble import EnsembleConfig
@@ -46,16 +47,19 @@ def resolved(kind: Kind, accuracy: float) -> Kind:
 
 
 def make(
-    spec: Spec, kind: Kind, accuracy: float, dynamics: EnsembleConfig, fitting: FitConfig, engine: str = "c"
+    spec: Spec, kind: Kind, accuracy: float, dynamics: EnsembleConfig, fitting: FitConfig, engine: engines.Backend = "c"
 ) -> World:
     """The world of that kind for `spec`; `engine` steps the true dynamics of MuJoCo's tasks.
 
     Raises:
-        UserError: no such world, or a true one is asked for where there is none.
+        UserError: no such world, a true one is asked for where there is none, or an engine where nothing needs one.
     """
     kind = resolved(kind, accuracy)
     if engine != "c" and (kind == "learned" or accuracy < 0.0):
-        raise UserError(f"--engine={engine} has no meaning without the true dynamics; give --world=oracle")
+        raise UserError(
+            f"--engine={engine} has no meaning without the true dynamics; give --world=oracle, or --world=interpolate "
+            "with an accuracy above 0"
+        )
     if kind == "oracle":
         return _true(spec, engine)
     learned, phase = fit.make(spec, dynamics, fitting)
@@ -73,6 +77,6 @@ def make(
     return World(model, (phase,), with_random)
 
 
-def _true(spec: Spec, engine: str) -> World:
+def _true(spec: Spec, engine: engines.Backend) -> World:
     model, dim = oracle.of(spec.name, engine), spec.obs_dim + spec.action_dim
     return World(model, (), lambda key, fitted: model.init(key, Stats(jnp.zeros(dim), jnp.ones(dim))))

@@ -90,13 +90,14 @@ def _numbers(cell: Cell) -> tuple[str, str, str]:
 
 
 def spanned(value: float, low: float, high: float) -> str:
-    """`12.3 [4.5, 20.1]`: one digit after the point, or as many as a narrow interval takes; the number alone without
-    bounds."""
+    """`12.3 [4.5, 20.1]`: one digit after the point, two or three where half the interval is below 1 or 0.1; the number
+    alone without bounds."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"{value:,.1f}"
     half = (high - low) / 2.0
-    digits = min(1 - math.floor(math.log10(half)), 3) if 0.0 < half < 0.1 else 1
-    return f"{value:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+    digits = 1 if half >= 1.0 or half == 0.0 else 2 if half >= 0.1 else 3
+    shown = (f"{round(x, digits) + 0.0:,.{digits}f}" for x in (value, low, high))  # + 0.0: no -0.0
+    return "{} [{}, {}]".format(*shown)
 
 
 def left_out(cell: Cell) -> str:
