@@ -228,7 +228,7 @@ def test_the_list_of_claims_counts_those_without_runs(tmp_path):
     one = {"id": "hopper-mbpo-solves", "estimate": 1.0, "ci_low": 0.5, "ci_high": 1.5}
     pd.DataFrame([dict.fromkeys(claims.COLUMNS, "x") | one]).to_csv(folder / "claims.csv", index=False)
     judged, _, lacking = claims.overview(tmp_path).partition("## No runs yet")
-    assert "1.0 [0.5, 1.5]" in judged and f"| ensemble_vs_lipschitz: hopper | 16 | {command}" in lacking
+    assert "1.00 [0.50, 1.50]" in judged and f"| ensemble_vs_lipschitz: hopper | 16 | {command}" in lacking
 
 
 # --- after a run ---
