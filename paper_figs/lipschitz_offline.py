@@ -5,6 +5,7 @@ A panel per algorithm and kind of model, of those with runs of single models.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.lipschitz_arms import MECHANISMS
-from experiments.lipschitz_offline_claims import DATASET, EXPERIMENT, KINDS, runs
+from experiments.lipschitz_offline_claims import DATASET, EXPERIMENT, KINDS, SMALLER, runs
 from jaxrl_suite.report import mean_interval
 from paper_figs.ensemble_vs_lipschitz import COLOURS
 from paper_figs.style import GREY
@@ -24,7 +25,7 @@ def draw(results: Path) -> dict[str, Figure]:
     """Figures by path without ending, from `results/offline_mbrl/summary.csv`; none without runs of single models."""
     rows = pd.read_csv(results / EXPERIMENT / "summary.csv", dtype={"settings": str}).fillna({"settings": ""})
     rows = rows[(rows["status"] == "finished") & (rows["preset"] == "quick") & (rows["dataset"] == DATASET)]
-    panels = [(algo, kind) for algo, kinds in KINDS.items() for kind in kinds if _known(rows, algo, kind)]
+    panels = [one for one in itertools.product(SMALLER, KINDS) if _known(rows, *one)]
     if not panels:
         return {}
     figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
