@@ -169,20 +169,25 @@ def _on(env: str) -> tuple[Claim, ...]:
             evidence=above_column("return_last", learner, "solved"),
         ),
         *(one for kind in KINDS for one in of_kind(kind)),
-        *(
-            claim(
-                f"value-error-follows-{name}",
-                f"across the arms with a model, the value-aware model error rises with {words}",
-                every,
-                statistic=f"Spearman's correlation of value_error and {name} over 16 arms, mean over seeds, "
-                "95% t-interval",
-                evidence=correlation(every, name, "value_error"),
-            )
-            for name, words in SLOPES
-        ),
+        *_follows(claim, "", "the arms with a model", every),
         *(saves(kind, mechanism) for kind in KINDS for mechanism in MECHANICAL),
         *_later(env, claim),
     )
+
+
+def _follows(claim: Callable[..., Claim], prefix: str, arms: str, needs: Sequence[Needed]) -> list[Claim]:
+    """Whether the value-aware model error rises with what is known of the value's slope."""
+    return [
+        claim(
+            f"{prefix}value-error-follows-{name}",
+            f"across {arms}, the value-aware model error rises with {words}",
+            needs,
+            statistic=f"Spearman's correlation of value_error and {name} over {len(needs)} arms, mean over seeds, "
+            "95% t-interval",
+            evidence=correlation(needs, name, "value_error"),
+        )
+        for name, words in SLOPES
+    ]
 
 
 def _later(env: str, claim: Callable[..., Claim]) -> tuple[Claim, ...]:
@@ -208,17 +213,7 @@ def _later(env: str, claim: Callable[..., Claim]) -> tuple[Claim, ...]:
     ]
     for kind in KINDS:
         mine = [arm(model, name) for model in MODELS if model.startswith(kind) for name in MECHANISMS]
-        found += [
-            claim(
-                f"{kind}-value-error-follows-{name}",
-                f"across the arms with {kind} models, the value-aware model error rises with {words}",
-                mine,
-                statistic=f"Spearman's correlation of value_error and {name} over {len(mine)} arms, mean over seeds, "
-                "95% t-interval",
-                evidence=correlation(mine, name, "value_error"),
-            )
-            for name, words in SLOPES
-        ]
+        found += _follows(claim, f"{kind}-", f"the arms with {kind} models", mine)
     known = f"{SOURCE}; {AFTER}" if env in AUDITED else SOURCE
     return tuple(replace(one, source=known, family=f"model error and slopes by kind on {env}") for one in found)
 

@@ -129,20 +129,18 @@ def test_every_part_of_an_arm_is_timed_and_no_model_takes_no_time():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [("--env=pendulm", "pendulum"), ("--rounds=0", "rounds"), ("--results={}", "has no rows")]
+    ("module", "word", "said"),
+    [
+        (lipschitz_costs, "--foo", "--foo"),
+        (lipschitz_costs, "--results={}", "has no rows"),
+        (lipschitz_seconds, "--results={}", "has no rows"),
+        (lipschitz_seconds, "--env=pendulm", "pendulum"),
+        (lipschitz_seconds, "--rounds=0", "rounds"),
+    ],
 )
-def test_a_timing_that_cannot_be_is_one_line(monkeypatch, capsys, tmp_path, words, said):
-    monkeypatch.setattr(sys, "argv", ["lipschitz_seconds", words.format(tmp_path)])
+def test_bad_options_are_one_line_and_nothing_is_written(monkeypatch, capsys, tmp_path, module, word, said):
+    monkeypatch.setattr(sys, "argv", ["command", word.format(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
-        lipschitz_seconds.main()
-    assert stopped.value.code == 2 and said in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(("word", "said"), [("--foo", "--foo"), ("--results={}", "has no rows")])
-def test_bad_options_are_one_line_and_nothing_is_written(monkeypatch, capsys, tmp_path, word, said):
-    monkeypatch.setattr(sys, "argv", ["lipschitz_costs", word.format(tmp_path)])
-    with pytest.raises(SystemExit) as stopped:
-        lipschitz_costs.main()
+        module.main()
     assert stopped.value.code == 2 and said in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
