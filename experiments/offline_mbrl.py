@@ -19,7 +19,7 @@ from rich.console import Console
 
 from experiments import diagnosis, options
 from jaxrl_suite import data, mesh
-from jaxrl_suite.algorithms import dyna
+from jaxrl_suite.algorithms import dyna, offline
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.algorithms.head_options import HeadOptions
 from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
@@ -223,7 +223,8 @@ def _too_tight(config: Any, outcome: loop.Outcome, dataset: Dataset) -> str:
     smooth = isinstance(config, LipschitzOptions) and config.smoothness().active
     if not (smooth and config.head == "mse"):  # other heads' values are no output of a layer
         return ""
-    learner: Any = getattr(outcome.result, "agent", outcome.result)  # model-based states hold the learner's
+    state: Any = outcome.result
+    learner = state.learner if isinstance(state, offline.State) else state.agent  # without and with a world model
     upper = lipschitz.upper_bound(learner.critic)  # [population, critics]
     needed = lipschitz.slope_needed(dataset.mc_return, dataset.transitions.obs)
     return lipschitz.too_tight(float(upper.max(axis=1).mean()), float(needed))

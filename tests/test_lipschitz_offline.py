@@ -14,7 +14,7 @@ from experiments import lipschitz_probes, offline_mbrl, offline_probes, options,
 from experiments.lipschitz_arms import MECHANISMS
 from experiments.lipschitz_offline_claims import CLAIMS, KINDS, SMALLER, runs
 from jaxrl_suite import data
-from jaxrl_suite.algorithms import dyna, registry
+from jaxrl_suite.algorithms import dyna, ideas, offline, registry
 from jaxrl_suite.train import members
 from jaxrl_suite.train.compose import population
 from jaxrl_suite.types import Transition
@@ -86,7 +86,8 @@ def told(bound, **changes):
     weights = {name: {"kernel": bound * jnp.eye(2)[None, None]} for name in ("first", "last")}  # [population, critics]
     config = replace(registry.get("sac_n").presets["smoke"], **{"lipschitz": "spectral", **changes})
     data = SimpleNamespace(mc_return=jnp.array([0.0, 10.0]), transitions=SimpleNamespace(obs=jnp.array([[0.0], [2.0]])))
-    states = SimpleNamespace(critic=weights), SimpleNamespace(agent=SimpleNamespace(critic=weights))
+    agent = SimpleNamespace(critic=weights)
+    states = offline.State(agent, None, None, None), ideas.State(agent, None, None, None, None)
     lines = {offline_mbrl._too_tight(config, SimpleNamespace(result=state), data) for state in states}
     assert len(lines) == 1  # model-free and model-based states alike
     return lines.pop()
@@ -99,7 +100,6 @@ def test_a_bound_below_the_slope_of_the_returns_is_told():
     assert told(2.0, head="hl_gauss") == ""  # its last layer gives logits
 
 
-@pytest.mark.slow
 def test_a_run_tells_it(tmp_path, monkeypatch, capsys):
     words = ["--algo=sac_n", "--preset=smoke", "--updates=20", "--evaluations=1", "--episodes=1"]
     words += ["--lipschitz=spectral", "--lipschitz-bound=0.001", "--lipschitz-output", f"--out={tmp_path}"]
