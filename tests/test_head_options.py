@@ -76,9 +76,9 @@ def test_every_critic_takes_a_head_and_logs_how_it_fits(name):
 def test_new_options_leave_published_runs_their_names(name):
     config = registry.get(name).presets["quick"]
     assert isinstance(config, HeadOptions)
-    assert not {"bins", "sigma_ratio", "support", "initial_value"} & set(session._plain(config))
-    assert session._plain(dataclasses.replace(config, bins=51))["bins"] == 51
-    assert ("head" in session._plain(config)) == (name != "sac")
+    assert not {"bins", "sigma_ratio", "support", "initial_value"} & set(session.plain(config))
+    assert session.plain(dataclasses.replace(config, bins=51))["bins"] == 51
+    assert ("head" in session.plain(config)) == (name != "sac")
 
 
 # --- The actor-critic ---

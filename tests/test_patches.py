@@ -137,9 +137,9 @@ def test_rows_at_the_ends_are_stored_with_their_value_and_the_others_as_they_wer
 
 def test_without_a_patch_nothing_is_named_or_changed():
     """Published run ids stay: the fields are left out at their defaults. And the idea is none at all."""
-    plain = session._plain(mbpo.Config())
+    plain = session.plain(mbpo.Config())
     assert not {"patch", "patch_steps"} & set(plain)
-    assert session._plain(mbpo.Config(world="oracle", patch="edge"))["patch"] == "edge"
+    assert session.plain(mbpo.Config(world="oracle", patch="edge"))["patch"] == "edge"
     assert edge.patch_rollouts("none", 3, constant, 1) is dyna.PLAIN
 
 
