@@ -15,13 +15,12 @@ import functools
 from typing import Any
 
 from experiments.lipschitz_arms import MECHANISMS, SEEDS
-from experiments.lipschitz_claims import DIFFERENCE, MECHANICAL, compared
+from experiments.lipschitz_claims import DIFFERENCE, KINDS, MECHANICAL, compared
 from jaxrl_suite.report.claims import Claim, Needed, above
 
 EXPERIMENT, DATASET = "offline_mbrl", "hopper-medium-replay-mini"
 SCORE = 5.0  # margin in points of a normalised score
 SINGLE, DETERMINISTIC = "dynamics.members=1 dynamics.elites=1", "dynamics.deterministic=True"
-KINDS = ("probabilistic", "deterministic")
 DOUBT = "uncertainty=max_pairwise"
 # What stands before and after the mechanism where summary.csv lists what the quick preset has changed.
 SMALLER = {"ravl": ("updates=10000", "critics=4"), "mopo": ("", "")}

@@ -13,7 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments.lipschitz_arms import MECHANISMS
-from experiments.lipschitz_offline_claims import DATASET, EXPERIMENT, KINDS, SMALLER, runs
+from experiments.lipschitz_claims import KINDS
+from experiments.lipschitz_offline_claims import DATASET, EXPERIMENT, SMALLER, runs
 from jaxrl_suite.report import mean_interval
 from paper_figs.ensemble_vs_lipschitz import COLOURS
 from paper_figs.style import GREY

@@ -12,7 +12,8 @@ import pytest
 
 from experiments import lipschitz_probes, offline_mbrl, offline_probes, options, reproduce
 from experiments.lipschitz_arms import MECHANISMS
-from experiments.lipschitz_offline_claims import CLAIMS, KINDS, SMALLER, runs
+from experiments.lipschitz_claims import KINDS
+from experiments.lipschitz_offline_claims import CLAIMS, SMALLER, runs
 from jaxrl_suite import data
 from jaxrl_suite.algorithms import dyna, ideas, offline, registry
 from jaxrl_suite.train import members
