@@ -187,11 +187,8 @@ def main() -> int:
     if chosen.episodes < 1:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
     steps = lipschitz_arms.steps_of(chosen.env, chosen.preset, chosen.steps)
-    named = chosen.models or chosen.mechanisms or chosen.steps or chosen.host
-    arms = (
-        lipschitz_arms.chosen(chosen.models, chosen.mechanisms, steps=steps, host=chosen.host)
-        if named
-        else lipschitz_arms.every(chosen.env, chosen.preset)
+    arms = lipschitz_arms.asked(
+        chosen.env, chosen.preset, chosen.models, chosen.mechanisms, steps=steps, host=chosen.host
     )
     display = Display(console)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))

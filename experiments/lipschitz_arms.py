@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jaxrl_suite.algorithms import mbpo_online
 from jaxrl_suite.algorithms.mbpo_online import Config
 from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.models import ensemble, refit
 from jaxrl_suite.report.claims import Needed
 from jaxrl_suite.train import settings
 
@@ -30,6 +31,9 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     "adversarial": {"lipschitz": "adversarial"},
     "random": {"lipschitz": "random"},
 }
+# No part of the comparison, but on the critics for which it is asked: with it values do not run away.
+LAYER_NORM = "layer-norm"
+EVERY_MECHANISM: dict[str, dict[str, Any]] = MECHANISMS | {LAYER_NORM: {"layer_norm": True}}
 MODEL_FREE: dict[str, dict[str, Any]] = {"sac": {"real_ratio": 1.0, "utd": 1}, "sac-utd": {"real_ratio": 1.0}}
 # What a task changes in the presets; `solved` is a return that we call solved, of at most 0 and 200.
 QUICK: dict[str, dict[str, Any]] = {
@@ -63,6 +67,23 @@ AUTHORS: dict[str, dict[str, Any]] = {
     "ant": {"utd": 20, "horizon": (1, 25), "horizon_epochs": (20, 100), "target_entropy": -4.0},
 }
 QUICK |= {env: {**_SMALL, "target_entropy": own["target_entropy"]} for env, own in AUTHORS.items()}
+# The preset beside those of `mbpo_online`: what it takes to learn a task, in what it changes in quick.
+LONG = "long"
+LONGER: dict[str, dict[str, Any]] = {
+    "hopper": {
+        "steps": 42_000,
+        "explore": 2_000,
+        "period": 1_000,
+        "rollouts": 20_000,
+        "retain": 2,
+        "learning_rate": 3e-4,
+        "real_ratio": 0.8,
+        "evaluations": 20,
+        "dynamics": ensemble.EnsembleConfig(members=5, elites=3, hidden=(128, 128)),
+        "fit": refit.RefitConfig(steps=300, batch=256),
+    },
+}
+PRESETS = (*mbpo_online.PRESETS, LONG)
 SOLVED = {"pendulum": -250.0, "cartpole_swingup": 100.0}
 SOLVED |= {"hopper": 3_000.0, "walker2d": 3_000.0, "halfcheetah": 4_000.0, "ant": 3_000.0}
 # The comparison's budgets end while MBPO still learns these; with twice the steps this kind of model solves them.
@@ -88,7 +109,7 @@ class Arm(NamedTuple):
         Raises:
             UserError: no such preset.
         """
-        found = replace(default(self.model, env, preset), **MECHANISMS[self.mechanism])
+        found = replace(default(self.model, env, preset), **EVERY_MECHANISM[self.mechanism])
         return replace(found, steps=self.steps, evaluations=EVALUATIONS) if self.steps else found
 
     def needed(self, env: str) -> Needed:
@@ -100,16 +121,19 @@ def default(model: str, env: str, preset: str) -> Config:
     """The Config of a kind of model without a mechanism.
 
     Raises:
-        UserError: no such task, model or preset.
+        UserError: no such task, model or preset, or a preset that has no settings for the task.
     """
     if env not in QUICK:
         raise unknown("environment of this experiment", env, QUICK)
     if model not in (*MODELS, *MODEL_FREE):
         raise unknown("arm", model, (*MODELS, *MODEL_FREE))
-    if preset not in mbpo_online.PRESETS:
-        raise unknown("preset", preset, mbpo_online.PRESETS)
-    own: dict[str, Any] = {"quick": QUICK[env], "paper": AUTHORS.get(env, {})}.get(preset, {})
-    config = replace(mbpo_online.PRESETS[preset], **own)
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    if preset == LONG and env not in LONGER:
+        raise UserError(f"--preset={LONG} has settings for {', '.join(LONGER)}, not for {env}; take quick or paper")
+    own: dict[str, dict[str, Any]] = {"quick": QUICK[env], "paper": AUTHORS.get(env, {})}
+    own[LONG] = QUICK[env] | LONGER.get(env, {})
+    config = replace(mbpo_online.PRESETS["quick" if preset == LONG else preset], **own.get(preset, {}))
     if model in MODEL_FREE:
         return replace(config, **MODEL_FREE[model])
     deterministic, single = MODELS[model]
@@ -121,7 +145,7 @@ def text(arm: Arm, episodes: int = EPISODES) -> str:
     """What an arm changes in its kind of model and the preset: `lipschitz=spectral lipschitz_bound=5 steps=30000`."""
     usual = default(arm.model, "pendulum", "quick")
     before = settings.fields(usual) | {"steps": 0, "episodes": EPISODES, "host": False}
-    own = settings.fields(replace(usual, **MECHANISMS[arm.mechanism]))
+    own = settings.fields(replace(usual, **EVERY_MECHANISM[arm.mechanism]))
     return settings.differences(own | {"steps": arm.steps, "episodes": episodes, "host": arm.host}, before)
 
 
@@ -145,14 +169,22 @@ def steps_of(env: str, preset: str, asked: int) -> int:
 ARMS = (*(Arm(*both) for both in itertools.product(MODELS, MECHANISMS)), *(Arm(name) for name in MODEL_FREE))
 
 
+# At the preset that is long enough to learn a task: with what keeps values from running away, and without.
+LEARNERS = tuple(Arm(model, mechanism) for mechanism in (LAYER_NORM, "none") for model in (LEARNER, "sac-utd"))
+
+
 def every(env: str, preset: str) -> tuple[Arm, ...]:
     """What a command trains that names no arms: all, and where it takes more steps to solve the task, who does."""
+    if preset == LONG:
+        return LEARNERS
     longer = (Arm(LEARNER, steps=TWICE[env]),) if preset == "quick" and env in TWICE else ()
     return (*ARMS, *longer)
 
 
 def chosen(models: str, mechanisms: str, **more: Any) -> tuple[Arm, ...]:
     """The arms that lists with commas between name, all for empty ones; `more` are further fields of them.
+
+    Of mechanisms, model-free arms have layer normalisation alone.
 
     Raises:
         UserError: an unknown model or mechanism.
@@ -163,7 +195,24 @@ def chosen(models: str, mechanisms: str, **more: Any) -> tuple[Arm, ...]:
         if name not in (*MODELS, *MODEL_FREE):
             raise unknown("arm", name, (*MODELS, *MODEL_FREE))
     for name in how:
-        if name not in MECHANISMS:
-            raise unknown("mechanism", name, MECHANISMS)
-    found = (arm for arm in ARMS if arm.model in wanted and (arm.mechanism in how or not arm.needs_model))
-    return tuple(arm._replace(**more) for arm in found)
+        if name not in EVERY_MECHANISM:
+            raise unknown("mechanism", name, EVERY_MECHANISM)
+    free = {name if name == LAYER_NORM else "none" for name in how}
+    return tuple(
+        Arm(model, name, **more)
+        for model in (*MODELS, *MODEL_FREE)
+        if model in wanted
+        for name in EVERY_MECHANISM
+        if name in (how if model in MODELS else free)
+    )
+
+
+def asked(env: str, preset: str, models: str = "", mechanisms: str = "", **more: Any) -> tuple[Arm, ...]:
+    """What a command trains, with `chosen`'s options: where they name no arms, what the preset has.
+
+    Raises:
+        UserError: an unknown model or mechanism.
+    """
+    if not (models or mechanisms) and (preset == LONG or not any(more.values())):
+        return tuple(arm._replace(**{**more, "steps": more.get("steps") or arm.steps}) for arm in every(env, preset))
+    return chosen(models, mechanisms, **more)

@@ -15,13 +15,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from experiments import curves, lipschitz_seconds
-from experiments.lipschitz_arms import EXPERIMENT, MECHANISMS, MODEL_FREE, MODELS, Arm, text
+from experiments.lipschitz_arms import EVERY_MECHANISM, EXPERIMENT, LAYER_NORM, MODEL_FREE, MODELS, Arm, text
 from experiments.lipschitz_saved import per_step
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.report import mean_interval
-from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+from paper_figs.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
 
-COLOURS = {"none": GREY, "spectral": BLUE, "adversarial": ORANGE, "random": GREEN}
+COLOURS = {"none": GREY, "spectral": BLUE, "adversarial": ORANGE, "random": GREEN, LAYER_NORM: SKY}
 MARKERS = {
     "probabilistic-ensemble": "s",
     "deterministic-ensemble": "D",
@@ -48,7 +48,7 @@ def draw(results: Path) -> dict[str, Figure]:
     rows = pd.DataFrame([row for row in timed if row["status"] == "finished"])
     # Rows of other settings than a mechanism, a number of steps and the host, such as --episodes, are not drawn.
     steps = (0, *rows["env_steps"].astype(int).unique())
-    arms = [Arm("probabilistic-single", *more) for more in itertools.product(MECHANISMS, steps, (False, True))]
+    arms = [Arm("probabilistic-single", *more) for more in itertools.product(EVERY_MECHANISM, steps, (False, True))]
     known = {text(arm): arm for arm in arms}
     rows = rows[rows["settings"].isin(known)]
     rows = rows.assign(
@@ -75,8 +75,10 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
     for axes, model in zip(panels, models, strict=True):
         for mechanism, mine in rows[rows["algo"] == model].groupby("mechanism", sort=False):
             _curve(axes, mine, known, COLOURS[str(mechanism)], "-", str(mechanism))
-        for name, mine in free.groupby("algo"):
-            _curve(axes, mine, known, PURPLE, STYLES[str(name)], NAMES[str(name)])
+        for (name, mechanism), mine in free.groupby(["algo", "mechanism"]):
+            label = NAMES[str(name)] + ("" if mechanism == "none" else f", {mechanism}")
+            colour = PURPLE if mechanism == "none" else AMBER
+            _curve(axes, mine, known, colour, STYLES[str(name)], label)
         axes.set_title(NAMES[model])
         axes.set_xlabel("environment steps")
     panels[0].set_ylabel("return")
@@ -123,7 +125,7 @@ def _pareto(rows: pd.DataFrame, known: dict) -> Figure:
             axes.set(xscale="log", xlabel=label, title=f"{kind} models")
             _plain(axes.xaxis, (1.0, 3.0))
         across[0].set_ylabel("return")
-    hues = [Line2D([], [], color=COLOURS[name], label=name) for name in COLOURS]
+    hues = [Line2D([], [], color=COLOURS[name], label=name) for name in COLOURS if name in set(rows["mechanism"])]
     lines = [
         Line2D([], [], color="k", linestyle="-", label="single"),
         Line2D([], [], color="k", linestyle="--", label="ensemble"),
@@ -164,7 +166,11 @@ def _arms(rows: pd.DataFrame) -> Figure:
     for axis in (error.xaxis, error.yaxis, time.xaxis, model.yaxis):
         _plain(axis, (1.0, 2.0, 5.0))
     marks = [Line2D([], [], color="k", marker=MARKERS[n], linestyle="", label=NAMES[n]) for n in MARKERS]
-    hues = [Line2D([], [], color=COLOURS[n], marker="o", linestyle="", label=n) for n in COLOURS]
+    hues = [
+        Line2D([], [], color=COLOURS[n], marker="o", linestyle="", label=n)
+        for n in COLOURS
+        if n in set(rows["mechanism"])
+    ]
     figure.legend(handles=[*marks, *hues], loc="outside lower center", ncols=5, frameon=False, fontsize=7)
     return figure
 
@@ -177,7 +183,7 @@ def _plain(axis: Axis, parts: tuple[float, ...]) -> None:
 
 
 def _shift(mine: pd.DataFrame) -> float:
-    return 0.15 * (list(MECHANISMS).index(mine["mechanism"].iloc[0]) - 1.5)
+    return 0.15 * (list(EVERY_MECHANISM).index(mine["mechanism"].iloc[0]) - 1.5)
 
 
 def _points(axes: Axes, rows: pd.DataFrame, x: str | Callable[[pd.DataFrame], float], y: str) -> None:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#555555"
+SKY, AMBER = "#56B4E9", "#E69F00"
 RC: Any = {
     "font.size": 9,
     "axes.titlesize": 9,

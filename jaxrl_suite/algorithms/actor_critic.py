@@ -79,18 +79,29 @@ def make(
     `diverse` adds `hypers.diversity` times EDAC's term to the critics' loss, and `term` adds what it returns.
 
     Raises:
-        UserError: no critic, an unknown head or aggregate, or a head without what the settings need.
+        UserError: no critic, an unknown head or aggregate, or settings that do not go together.
     """
     if config.critics < 1:
         raise UserError(f"--critics={config.critics} leaves no value to follow; give at least 1")
     if config.target_min is not None:
         heads.require_scalar(config.head, "a lower bound of the targets")
+    if config.layer_norm and config.lipschitz.kind in lipschitz.PROJECTIONS:
+        raise UserError(
+            f"lipschitz={config.lipschitz.kind} bounds the norms of layers, which bounds no slope with layer "
+            "normalisation; leave one of the two out, or take adversarial noise or the gradient penalty"
+        )
     constraint = lipschitz.constraint(config.lipschitz)
     head = heads.make(config.head)
     trusted = ensemble.aggregate(config.aggregate)
     actor = networks.actor(spec, config.hidden, config.precision)
     critics = networks.critics(
-        spec, config.hidden, config.critics, head, config.precision, scalar=config.head.name == "mse"
+        spec,
+        config.hidden,
+        config.critics,
+        head,
+        config.precision,
+        scalar=config.head.name == "mse",
+        layer_norm=config.layer_norm,
     )
     schedule = optax.cosine_decay_schedule(1.0, config.anneal) if config.anneal else lambda count: 1.0
 

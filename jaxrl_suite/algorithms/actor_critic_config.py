@@ -40,6 +40,8 @@ class ActorCriticConfig:
     """Lower bound of the targets; None for none."""
     lipschitz: LipschitzConfig = field(default_factory=LipschitzConfig)
     """What keeps the critics from being steep."""
+    layer_norm: bool = False
+    """Whether the critics have layer normalisation after every hidden layer."""
 
     def entropy_below(self, actions: int) -> float:
         """How far below zero the entropy that the temperature aims at is, with so many dimensions of the action."""

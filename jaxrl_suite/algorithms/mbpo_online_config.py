@@ -53,6 +53,9 @@ class Config(LipschitzOptions):
     """Adam's step size, for actor, critics and temperature."""
     target_entropy: float | None = field(default=None, metadata={"later": True, "signed": True})
     """Entropy of the policy that the temperature aims at; None for -|A|."""
+    layer_norm: bool = field(default=False, metadata={"later": True})
+    """Whether the critics have layer normalisation after every hidden layer, which keeps values at many updates per
+    step from running away (Ball et al. 2023, arXiv 2302.02948)."""
     evaluations: int = 20
     """Evaluations of the policy, evenly spaced."""
 
@@ -64,6 +67,7 @@ class Config(LipschitzOptions):
             self.batch,
             target_entropy=self.target_entropy,
             lipschitz=self.smoothness(),
+            layer_norm=self.layer_norm,
         )
 
     @property

@@ -100,13 +100,19 @@ def _unit(x: Array) -> Array:
 
 
 def norms(weights: Tree) -> dict[str, Array]:
-    """Exact spectral norms `[...]` of a perceptron's layers by name; kernels may have leading axes."""
-    return {name: jnp.linalg.norm(layer["kernel"], 2, axis=(-2, -1)) for name, layer in weights.items()}
+    """Exact spectral norms `[...]` of a perceptron's linear layers by name; kernels may have leading axes."""
+    kernels = {name: layer["kernel"] for name, layer in weights.items() if "kernel" in layer}
+    return {name: jnp.linalg.norm(kernel, 2, axis=(-2, -1)) for name, kernel in kernels.items()}
 
 
 def upper_bound(weights: Tree) -> Array:
-    """The product of the layers' norms `[...]`: no value of a plain perceptron is steeper, anywhere."""
-    return jnp.prod(jnp.stack(list(norms(weights).values())), axis=0)
+    """The product of the layers' norms `[...]`: no value of a plain perceptron is steeper, anywhere.
+
+    NaN for one with layer normalisation, which is as steep as its inputs are alike.
+    """
+    found = norms(weights)
+    product = jnp.prod(jnp.stack(list(found.values())), axis=0)
+    return product if len(found) == len(weights) else jnp.full_like(product, jnp.nan)
 
 
 class Constraint(NamedTuple):
