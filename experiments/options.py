@@ -126,7 +126,9 @@ def parse(
             raise
         raise UserError(f"{_one_line(complaint.getvalue())} (see --help)") from None
     if rest:
-        option = next((word for word in rest if word.startswith("-")), rest[0]).partition("=")[0]
+        option = next((word for word in rest if word.startswith("-")), "").partition("=")[0]
+        if not option:
+            raise UserError(f"{rest[0]!r} belongs to no option; write them as --name=value (see --help)")
         if told := elsewhere(option):
             raise UserError(f"{told} (see --help)")
         raise unknown("option", option, _options(default), "(see --help)")
@@ -134,10 +136,16 @@ def parse(
 
 
 def _one_line(box: str) -> str:
-    """The words of tyro's framed complaint."""
+    """The words of tyro's framed complaint, without its title and the option's help, but with what the option takes."""
     words = re.sub(r"\x1b\[[0-9;]*m|[\u2500-\u257f]", " ", box).split()
-    text = " ".join(words).removeprefix("Parsing error ").removeprefix("Error parsing ")
-    return text.split(" For full helptext")[0].strip() or "the command line cannot be read"
+    words = [word for word in words if word.strip("-+|")]  # the frame where there are only ASCII characters
+    text = re.sub(r"^(Parsing error|Value error|Invalid choice|Missing argument) ", "", " ".join(words))
+    text = text.removeprefix("Error parsing ").split(" For full helptext")[0].strip()
+    told = re.fullmatch(r"(--\S+): (.*) Argument helptext: \1 (\[.*?\]\]|\{.*?\}|\S+) .*", text)
+    if told:
+        option, what, takes = told.groups()
+        return f"{option}: {what.rstrip('.')}; expected {option} {takes}"
+    return text or "the command line cannot be read"
 
 
 def _options(value: Any, prefix: str = "--") -> list[str]:

@@ -21,7 +21,7 @@ from experiments import (
     options,
     publishing,
 )
-from experiments.lipschitz_arms import ARMS, EXPERIMENT, MECHANISMS, MODELS, Arm
+from experiments.lipschitz_arms import ARMS, EVERY_MECHANISM, EXPERIMENT, LAYER_NORM, LONG, MECHANISMS, MODELS, Arm
 from jaxrl_suite.envs import registry
 from jaxrl_suite.report.claims import judge
 from jaxrl_suite.train import rundir
@@ -88,6 +88,37 @@ def test_without_a_choice_the_quick_preset_also_trains_who_solves_the_task():
         assert lipschitz_arms.every(env, preset) == lipschitz_arms.ARMS
 
 
+def test_layer_normalisation_is_an_arm_where_it_is_asked_for():
+    chosen = lipschitz_arms.chosen
+    assert chosen("", "") == ARMS and all(arm.mechanism != LAYER_NORM for arm in ARMS)
+    names = "probabilistic-ensemble,sac-utd"
+    assert chosen(names, LAYER_NORM) == tuple(Arm(name, LAYER_NORM) for name in names.split(","))
+    both = chosen(names, f"{LAYER_NORM},spectral", host=True)
+    assert {(arm.model, arm.mechanism) for arm in both} == {
+        *itertools.product(["probabilistic-ensemble"], ["spectral", LAYER_NORM]),
+        *itertools.product(["sac-utd"], ["none", LAYER_NORM]),
+    }
+    config = Arm("sac-utd", LAYER_NORM).config("hopper", "quick")
+    assert config.layer_norm and config.actor_critic().layer_norm
+    assert dataclasses.replace(config, layer_norm=False) == QUICK["hopper"][Arm("sac-utd")]
+    assert lipschitz_arms.text(Arm("sac-utd", LAYER_NORM, host=True)) == "layer_norm=True host=True"
+
+
+def test_the_long_preset_has_settings_of_its_own_and_few_arms():
+    arms = lipschitz_arms.asked("hopper", LONG, host=True)
+    assert {(arm.model, arm.mechanism, arm.host) for arm in arms} == {
+        *itertools.product([lipschitz_arms.LEARNER, "sac-utd"], [LAYER_NORM, "none"], [True])
+    }
+    assert lipschitz_arms.asked("hopper", LONG, "sac", steps=3_000) == (Arm("sac", steps=3_000),)
+    assert lipschitz_arms.asked("hopper", "quick", host=True) == lipschitz_arms.chosen("", "", host=True)
+    assert lipschitz_arms.asked("pendulum", "quick") == lipschitz_arms.every("pendulum", "quick")
+    ours, quick = (Arm(lipschitz_arms.LEARNER).config("hopper", preset) for preset in (LONG, "quick"))
+    assert ours.utd == quick.utd and ours.hidden == quick.hidden and ours.steps > quick.steps
+    options.require_positive(ours)
+    needs = {need for one in lipschitz_claims.CLAIMS if one.family.endswith(LONG) for need in one.needs}
+    assert needs == {arm.needed("hopper") for arm in arms if arm != Arm("sac-utd", host=True)}
+
+
 def test_published_run_ids_are_those_of_the_arms_they_name():
     """Options and settings that came later must not rename what was run."""
     published = rundir.read_rows(publishing.RESULTS / EXPERIMENT / "summary.csv")
@@ -96,7 +127,7 @@ def test_published_run_ids_are_those_of_the_arms_they_name():
         env, text = row["dataset"], row["settings"]
         line = row["algo"], env, text
         if line not in known:
-            fields = itertools.product(MECHANISMS, (0, int(row["env_steps"])), (False, True))
+            fields = itertools.product(EVERY_MECHANISM, (0, int(row["env_steps"])), (False, True))
             (arm,) = (arm for more in fields if lipschitz_arms.text(arm := Arm(row["algo"], *more)) == text)
             chosen = ensemble_vs_lipschitz.Options(env=env, preset=row["preset"])
             known[line] = ensemble_vs_lipschitz.Group(arm, tuple(range(100)), chosen, None).run_ids
@@ -314,6 +345,7 @@ def run(monkeypatch, *words):
         (["--models=both"], "arm"),
         (["--mechanisms=spectrum"], "spectral"),
         (["--preset=fast"], "preset"),
+        (["--preset=long"], "has settings for hopper, not for pendulum"),
         (["--episodes=0"], "at least 1"),
         (["--host"], "Pendulum-v1 is a pure environment"),
         (["--env=hopper", "--steps=-1"], "expected 1000 steps of exploration and a multiple of 125"),

@@ -177,8 +177,12 @@ def refused(monkeypatch, capsys, main, *words):
         (["--dataset=nowhere/file.hdf5"], "file.hdf5"),
         (["--preset=quik"], "did you mean quick"),
         (["--updats=3"], "did you mean --updates"),
-        (["--updates=many"], "--updates"),
+        (
+            ["--updates=many"],
+            "error: --updates: invalid literal for int() with base 10: 'many'; expected --updates INT",
+        ),
         (["--updates=0"], "--updates=0 must be at least 1"),
+        (["--hidden=64,64"], "expected --hidden [INT [INT ...]] (see --help)"),
         (["--critics=-2"], "must be at least 1"),
         (["--dynamics.members=0"], "--dynamics.members=0 must be at least 1"),
         (["--episodes=0"], "--episodes=0"),
@@ -188,7 +192,7 @@ def refused(monkeypatch, capsys, main, *words):
         (["--updates=301"], "not a multiple"),
         (["--real-ratio=2"], "share of the batch"),
         (["--head=hlgauss"], "unknown value head"),
-        (["stray"], "unknown option 'stray'"),
+        (["stray"], "'stray' belongs to no option"),
     ],
 )
 def test_bad_options(monkeypatch, capsys, tmp_path, dataset, words, expected):

@@ -108,6 +108,22 @@ def test_layers_below_the_bound_are_left_alone():
     assert {name: u.shape for name, u in memory.items()} == {"hidden_0": (3, 16), "hidden_1": (3, 16)}
 
 
+def test_layer_normalisation_has_no_bound_and_none_is_told():
+    parts = ac.make(SPEC, dataclasses.replace(BASE, layer_norm=True))
+    weights = jax.jit(parts.init)(KEY, HYPERS, None).critic
+    assert {name for name in weights if name.startswith("norm")} == {"norm_0", "norm_1"}
+    assert set(lipschitz.norms(weights)) == {"hidden_0", "hidden_1", "value"}
+    bound = lipschitz.upper_bound(weights)
+    assert bound.shape == (3,) and np.isnan(bound).all()
+    assert not lipschitz.too_tight(float(bound[0]), 1e6)  # nothing is known, so nothing is said
+
+
+@pytest.mark.parametrize("kind", lipschitz.PROJECTIONS)
+def test_norms_of_layers_are_not_bounded_where_that_would_bound_no_slope(kind):
+    with pytest.raises(UserError, match="bounds no slope with layer normalisation"):
+        ac.make(SPEC, dataclasses.replace(BASE, layer_norm=True, lipschitz=Config(kind)))
+
+
 def test_no_pair_of_inputs_is_steeper_than_the_bound():
     state, _ = trained(Config("spectral", bound=0.3), 60)
     bound = np.asarray(lipschitz.upper_bound(state.critic), np.float64)
