@@ -59,12 +59,14 @@ class Options:
     env: str = "pendulum"
     """Environment: pendulum, cartpole_swingup; hopper, walker2d, halfcheetah, ant (with the extra mujoco)."""
     preset: str = "quick"
-    """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (MBPO's sizes, an accelerator)."""
+    """Settings to start from: smoke (seconds), quick (minutes on two cores), long (an hour of one core for an arm;
+    hopper, which it takes that long to learn), paper (MBPO's sizes, an accelerator)."""
     models: str = ""
     """Train only these, with commas between: probabilistic-ensemble, deterministic-ensemble, probabilistic-single,
     deterministic-single, sac, sac-utd; by default all."""
     mechanisms: str = ""
-    """With only these on the critics, with commas between: none, spectral, adversarial, random; by default all."""
+    """With only these on the critics, with commas between: none, spectral, adversarial, random; by default all. Beside
+    them layer-norm, also for sac and sac-utd: the preset long trains with it and without."""
     seeds: str = ""
     """How many seeds, from 0 on (5), or a range (1000:1002); by default 5."""
     steps: int = 0

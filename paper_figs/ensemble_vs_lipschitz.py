@@ -75,10 +75,9 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
     for axes, model in zip(panels, models, strict=True):
         for mechanism, mine in rows[rows["algo"] == model].groupby("mechanism", sort=False):
             _curve(axes, mine, known, COLOURS[str(mechanism)], "-", str(mechanism))
-        for (name, mechanism), mine in free.groupby(["algo", "mechanism"]):
-            label = NAMES[str(name)] + ("" if mechanism == "none" else f", {mechanism}")
-            colour = PURPLE if mechanism == "none" else AMBER
-            _curve(axes, mine, known, colour, STYLES[str(name)], label)
+        for (name, how), mine in free.groupby(["algo", "mechanism"]):
+            label = NAMES[str(name)] + ("" if how == "none" else f", {how}")
+            _curve(axes, mine, known, PURPLE if how == "none" else AMBER, STYLES[str(name)], label)
         axes.set_title(NAMES[model])
         axes.set_xlabel("environment steps")
     panels[0].set_ylabel("return")

@@ -11,7 +11,8 @@ environment step, fit, rollout and update is inside one jitted tick, so that see
 Deviations: a fit has a fixed number of steps (the authors stop early, which would keep seeds from running together) and
 goes on from the last fit's weights; every fifth row is held out, for ever, and ranks the members; a member's bootstrap
 is drawn anew for each fit; rollouts are computed at the longest length and masked. Only rows of the last `retain`
-refreshes are drawn. With real_ratio=1 there is no model: SAC with `utd` updates per step.
+refreshes are drawn. With real_ratio=1 there is no model: SAC with `utd` updates per step. `layer_norm`, which the
+authors do without, keeps values from running away where there are many updates per step.
 """
 
 from __future__ import annotations
