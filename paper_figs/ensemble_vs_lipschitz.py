@@ -22,6 +22,7 @@ from jaxrl_suite.report import mean_interval
 from paper_figs.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
 
 COLOURS = {"none": GREY, "spectral": BLUE, "adversarial": ORANGE, "random": GREEN, LAYER_NORM: SKY}
+FEW = 4  # arms of whose curves each seed is shown
 MARKERS = {
     "probabilistic-ensemble": "s",
     "deterministic-ensemble": "D",
@@ -72,22 +73,24 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
     figure = Figure(figsize=(2.2 + 2.2 * len(models), 3.4), layout="constrained")
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     free = rows[rows["algo"].isin(MODEL_FREE)]
+    each = len(rows.groupby(["algo", "mechanism"])) <= FEW
     for axes, model in zip(panels, models, strict=True):
         for mechanism, mine in rows[rows["algo"] == model].groupby("mechanism", sort=False):
-            _curve(axes, mine, known, COLOURS[str(mechanism)], "-", str(mechanism))
+            _curve(axes, mine, known, COLOURS[str(mechanism)], "-", str(mechanism), each)
         for (name, how), mine in free.groupby(["algo", "mechanism"]):
             label = NAMES[str(name)] + ("" if how == "none" else f", {how}")
-            _curve(axes, mine, known, PURPLE if how == "none" else AMBER, STYLES[str(name)], label)
+            _curve(axes, mine, known, PURPLE if how == "none" else AMBER, STYLES[str(name)], label, each)
         axes.set_title(NAMES[model])
         axes.set_xlabel("environment steps")
     panels[0].set_ylabel("return")
-    shown = {str(line.get_label()): line for axes in panels for line in axes.lines}
+    lines = [line for axes in panels for line in axes.lines]
+    shown = {label: line for line in lines if not (label := str(line.get_label())).startswith("_")}
     figure.legend(shown.values(), shown, loc="outside lower center", ncols=3, frameon=False, fontsize=7)
     return figure
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, known: dict, colour: str, style: str, label: str) -> None:
-    """Means over seeds with 95% t-intervals."""
+def _curve(axes: Axes, rows: pd.DataFrame, known: dict, colour: str, style: str, label: str, each: bool) -> None:
+    """Means over seeds with 95% t-intervals, and with `each` thin lines of the seeds."""
     values, trained = _evaluations(rows, known)
     if not trained.size:
         return
@@ -96,6 +99,8 @@ def _curve(axes: Axes, rows: pd.DataFrame, known: dict, colour: str, style: str,
     axes.plot(steps, [one.estimate for one in intervals], color=colour, linestyle=style, label=label, linewidth=1.2)
     low, high = ([getattr(one, end) for one in intervals] for end in ("low", "high"))
     axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+    for seed in values if each else ():
+        axes.plot(steps, seed, color=colour, linestyle=style, linewidth=0.6, alpha=0.6)
 
 
 def _evaluations(rows: pd.DataFrame, known: dict) -> tuple[np.ndarray, np.ndarray]:
