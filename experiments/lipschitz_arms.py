@@ -67,7 +67,8 @@ AUTHORS: dict[str, dict[str, Any]] = {
     "ant": {"utd": 20, "horizon": (1, 25), "horizon_epochs": (20, 100), "target_entropy": -4.0},
 }
 QUICK |= {env: {**_SMALL, "target_entropy": own["target_entropy"]} for env, own in AUTHORS.items()}
-# The preset beside those of `mbpo_online`: what it takes to learn a task, in what it changes in quick.
+# The preset beside those of `mbpo_online`: what it takes to learn a task, in what it changes in quick. Chosen on seed
+# 1000, of shares of real rows from 0.05 to 1, 1 to 20 updates per step, two discounts and two entropies to aim at.
 LONG = "long"
 LONGER: dict[str, dict[str, Any]] = {
     "hopper": {
@@ -167,8 +168,6 @@ def steps_of(env: str, preset: str, asked: int) -> int:
 
 
 ARMS = (*(Arm(*both) for both in itertools.product(MODELS, MECHANISMS)), *(Arm(name) for name in MODEL_FREE))
-
-
 # At the preset that is long enough to learn a task: with what keeps values from running away, and without.
 LEARNERS = tuple(Arm(model, mechanism) for mechanism in (LAYER_NORM, "none") for model in (LEARNER, "sac-utd"))
 
