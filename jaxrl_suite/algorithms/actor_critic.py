@@ -85,23 +85,13 @@ def make(
         raise UserError(f"--critics={config.critics} leaves no value to follow; give at least 1")
     if config.target_min is not None:
         heads.require_scalar(config.head, "a lower bound of the targets")
-    if config.layer_norm and config.lipschitz.kind in lipschitz.PROJECTIONS:
-        raise UserError(
-            f"lipschitz={config.lipschitz.kind} bounds the norms of layers, which bounds no slope with layer "
-            "normalisation; leave one of the two out, or take adversarial noise or the gradient penalty"
-        )
-    constraint = lipschitz.constraint(config.lipschitz)
+    constraint = lipschitz.constraint(config.lipschitz, config.layer_norm)
     head = heads.make(config.head)
     trusted = ensemble.aggregate(config.aggregate)
     actor = networks.actor(spec, config.hidden, config.precision)
+    scalar = config.head.name == "mse"
     critics = networks.critics(
-        spec,
-        config.hidden,
-        config.critics,
-        head,
-        config.precision,
-        scalar=config.head.name == "mse",
-        layer_norm=config.layer_norm,
+        spec, config.hidden, config.critics, head, config.precision, scalar=scalar, layer_norm=config.layer_norm
     )
     schedule = optax.cosine_decay_schedule(1.0, config.anneal) if config.anneal else lambda count: 1.0
 
@@ -116,15 +106,14 @@ def make(
         actor_key, critic_key = jax.random.split(key)
         actor_weights, support = actor.init(actor_key), head.support(returns)
         critic_weights, norms = constraint.start(critics.init(critic_key, support), jax.random.fold_in(critic_key, 1))
-        log_alpha = jnp.zeros(())
         return State(
             actor=actor_weights,
             critic=critic_weights,
             target_critic=critic_weights,
-            log_alpha=log_alpha,
+            log_alpha=jnp.zeros(()),
             actor_opt=ADAM.init(actor_weights),
             critic_opt=ADAM.init(critic_weights),
-            alpha_opt=ADAM.init(log_alpha),
+            alpha_opt=ADAM.init(jnp.zeros(())),
             support=support,
             hypers=jax.tree.map(jnp.float32, hypers),
             norms=norms,

@@ -125,13 +125,18 @@ class Constraint(NamedTuple):
 FREE = Constraint(lambda weights, key: (weights, ()), lambda weights, memory: (weights, memory))
 
 
-def constraint(config: Config) -> Constraint:
-    """The projection that `config` asks for; `FREE` where it asks for none.
+def constraint(config: Config, layer_norm: bool = False) -> Constraint:
+    """The projection that `config` asks for, of critics with or without layer normalisation; `FREE` without one.
 
     Raises:
-        UserError: no such mechanism, or a number out of range.
+        UserError: no such mechanism, a number out of range, or layer normalisation where norms are to be bounded.
     """
     check(config)
+    if layer_norm and config.kind in PROJECTIONS:
+        raise UserError(
+            f"lipschitz={config.kind} bounds the norms of layers, which bounds no slope with layer normalisation; "
+            "leave one of the two out, or take adversarial noise or the gradient penalty"
+        )
     if not (config.active and config.kind in PROJECTIONS):
         return FREE
     exact = config.kind == "spectral_exact"
