@@ -188,10 +188,7 @@ def main() -> int:
     console = make_console()
     if chosen.episodes < 1:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
-    steps = lipschitz_arms.steps_of(chosen.env, chosen.preset, chosen.steps)
-    arms = lipschitz_arms.asked(
-        chosen.env, chosen.preset, chosen.models, chosen.mechanisms, steps=steps, host=chosen.host
-    )
+    arms = lipschitz_arms.asked(chosen.env, chosen.preset, chosen.models, chosen.mechanisms, chosen.steps, chosen.host)
     display = Display(console)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
     studies.check_publish(chosen.publish, chosen.preset, seeds)

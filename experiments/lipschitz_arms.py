@@ -31,7 +31,7 @@ MECHANISMS: dict[str, dict[str, Any]] = {
     "adversarial": {"lipschitz": "adversarial"},
     "random": {"lipschitz": "random"},
 }
-# No part of the comparison, but on the critics for which it is asked: with it values do not run away.
+# Beside the comparison: what is to keep values from running away where there are many updates per step.
 LAYER_NORM = "layer-norm"
 EVERY_MECHANISM: dict[str, dict[str, Any]] = MECHANISMS | {LAYER_NORM: {"layer_norm": True}}
 MODEL_FREE: dict[str, dict[str, Any]] = {"sac": {"real_ratio": 1.0, "utd": 1}, "sac-utd": {"real_ratio": 1.0}}
@@ -85,6 +85,7 @@ LONGER: dict[str, dict[str, Any]] = {
     },
 }
 PRESETS = (*mbpo_online.PRESETS, LONG)
+CHANGES = {"quick": QUICK, LONG: {env: QUICK[env] | own for env, own in LONGER.items()}, "paper": AUTHORS}
 SOLVED = {"pendulum": -250.0, "cartpole_swingup": 100.0}
 SOLVED |= {"hopper": 3_000.0, "walker2d": 3_000.0, "halfcheetah": 4_000.0, "ant": 3_000.0}
 # The comparison's budgets end while MBPO still learns these; with twice the steps this kind of model solves them.
@@ -132,9 +133,8 @@ def default(model: str, env: str, preset: str) -> Config:
         raise unknown("preset", preset, PRESETS)
     if preset == LONG and env not in LONGER:
         raise UserError(f"--preset={LONG} has settings for {', '.join(LONGER)}, not for {env}; take quick or paper")
-    own: dict[str, dict[str, Any]] = {"quick": QUICK[env], "paper": AUTHORS.get(env, {})}
-    own[LONG] = QUICK[env] | LONGER.get(env, {})
-    config = replace(mbpo_online.PRESETS["quick" if preset == LONG else preset], **own.get(preset, {}))
+    own = CHANGES.get(preset, {}).get(env, {})
+    config = replace(mbpo_online.PRESETS["quick" if preset == LONG else preset], **own)
     if model in MODEL_FREE:
         return replace(config, **MODEL_FREE[model])
     deterministic, single = MODELS[model]
@@ -174,8 +174,6 @@ LEARNERS = tuple(Arm(model, mechanism) for mechanism in (LAYER_NORM, "none") for
 
 def every(env: str, preset: str) -> tuple[Arm, ...]:
     """What a command trains that names no arms: all, and where it takes more steps to solve the task, who does."""
-    if preset == LONG:
-        return LEARNERS
     longer = (Arm(LEARNER, steps=TWICE[env]),) if preset == "quick" and env in TWICE else ()
     return (*ARMS, *longer)
 
@@ -206,12 +204,16 @@ def chosen(models: str, mechanisms: str, **more: Any) -> tuple[Arm, ...]:
     )
 
 
-def asked(env: str, preset: str, models: str = "", mechanisms: str = "", **more: Any) -> tuple[Arm, ...]:
-    """What a command trains, with `chosen`'s options: where they name no arms, what the preset has.
+def asked(
+    env: str, preset: str, models: str = "", mechanisms: str = "", steps: int = 0, host: bool = False
+) -> tuple[Arm, ...]:
+    """What a command trains, by its options: where they name no arms, those of the preset.
 
     Raises:
-        UserError: an unknown model or mechanism.
+        UserError: an unknown model or mechanism, or a number of steps that `steps_of` refuses.
     """
-    if not (models or mechanisms) and (preset == LONG or not any(more.values())):
-        return tuple(arm._replace(**{**more, "steps": more.get("steps") or arm.steps}) for arm in every(env, preset))
-    return chosen(models, mechanisms, **more)
+    own: dict[str, Any] = {"steps": steps_of(env, preset, steps), "host": host}
+    if preset == LONG and not (models or mechanisms):
+        return tuple(arm._replace(**own) for arm in LEARNERS)
+    named = models or mechanisms or steps or host
+    return chosen(models, mechanisms, **own) if named else every(env, preset)

@@ -274,8 +274,12 @@ def _learnt() -> tuple[Claim, ...]:
         Claim,
         experiment=EXPERIMENT,
         family=f"hopper at the preset {LONG}",
-        command=f"python -m experiments.{EXPERIMENT} --env=hopper --host",
     )
+
+    def command(*needs: Needed) -> str:
+        models = ",".join(dict.fromkeys(need.algo for need in needs))
+        mechanisms = LAYER_NORM if all("layer_norm" in need.settings for need in needs) else f"{LAYER_NORM},none"
+        return f"python -m experiments.{EXPERIMENT} --env=hopper --host --models={models} --mechanisms={mechanisms}"
 
     def hops(name: str, words: str, needs: Needed, seeds: int = SEEDS, added: str = "") -> Claim:
         return claim(
@@ -285,6 +289,7 @@ def _learnt() -> tuple[Claim, ...]:
             needs=(needs,),
             statistic=f"mean of the last return less {HOPS:,.0f}, 95% t-interval",
             evidence=level("return_last", needs, HOPS),
+            command=command(needs),
             seeds=seeds,
         )
 
@@ -297,6 +302,7 @@ def _learnt() -> tuple[Claim, ...]:
             needs=(needs, other),
             statistic=DIFFERENCE.format(metric, both),
             evidence=above(metric, needs, other),
+            command=command(needs, other),
             seeds=SEEDS,
         )
 

@@ -67,6 +67,17 @@ def draw(results: Path) -> dict[str, Figure]:
     return found
 
 
+def _colour(model: str, mechanism: str) -> str:
+    if model in MODELS:
+        return COLOURS[mechanism]
+    return PURPLE if mechanism == "none" else AMBER
+
+
+def _shown(rows: pd.DataFrame) -> list[str]:
+    """The mechanisms that rows have, in the legend's order."""
+    return [name for name in COLOURS if name in set(rows["mechanism"])]
+
+
 # --- Returns over training ---
 def _returns(rows: pd.DataFrame, known: dict) -> Figure:
     models = [model for model in MODELS if model in set(rows["algo"])]
@@ -76,10 +87,10 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
     each = len(rows.groupby(["algo", "mechanism"])) <= FEW
     for axes, model in zip(panels, models, strict=True):
         for mechanism, mine in rows[rows["algo"] == model].groupby("mechanism", sort=False):
-            _curve(axes, mine, known, COLOURS[str(mechanism)], "-", str(mechanism), each)
+            _curve(axes, mine, known, _colour(model, str(mechanism)), "-", str(mechanism), each)
         for (name, how), mine in free.groupby(["algo", "mechanism"]):
             label = NAMES[str(name)] + ("" if how == "none" else f", {how}")
-            _curve(axes, mine, known, PURPLE if how == "none" else AMBER, STYLES[str(name)], label, each)
+            _curve(axes, mine, known, _colour(str(name), str(how)), STYLES[str(name)], label, each)
         axes.set_title(NAMES[model])
         axes.set_xlabel("environment steps")
     panels[0].set_ylabel("return")
@@ -129,7 +140,7 @@ def _pareto(rows: pd.DataFrame, known: dict) -> Figure:
             axes.set(xscale="log", xlabel=label, title=f"{kind} models")
             _plain(axes.xaxis, (1.0, 3.0))
         across[0].set_ylabel("return")
-    hues = [Line2D([], [], color=COLOURS[name], label=name) for name in COLOURS if name in set(rows["mechanism"])]
+    hues = [Line2D([], [], color=COLOURS[name], label=name) for name in _shown(rows)]
     lines = [
         Line2D([], [], color="k", linestyle="-", label="single"),
         Line2D([], [], color="k", linestyle="--", label="ensemble"),
@@ -146,7 +157,7 @@ def _spent(axes: Axes, rows: pd.DataFrame, known: dict, cost: Callable[[pd.Serie
     if not trained.size:
         return
     style = STYLES.get(arm.model, "-" if arm.model.endswith("single") else "--")
-    colour = COLOURS[arm.mechanism] if arm.needs_model else PURPLE
+    colour = _colour(arm.model, arm.mechanism)
     spent = trained * np.mean([cost(row, arm) for _, row in rows.iterrows()])
     axes.plot(spent, values.mean(axis=0), color=colour, linestyle=style, linewidth=1.2)
     last = mean_interval(values[:, -1])
@@ -170,11 +181,7 @@ def _arms(rows: pd.DataFrame) -> Figure:
     for axis in (error.xaxis, error.yaxis, time.xaxis, model.yaxis):
         _plain(axis, (1.0, 2.0, 5.0))
     marks = [Line2D([], [], color="k", marker=MARKERS[n], linestyle="", label=NAMES[n]) for n in MARKERS]
-    hues = [
-        Line2D([], [], color=COLOURS[n], marker="o", linestyle="", label=n)
-        for n in COLOURS
-        if n in set(rows["mechanism"])
-    ]
+    hues = [Line2D([], [], color=COLOURS[n], marker="o", linestyle="", label=n) for n in _shown(rows)]
     figure.legend(handles=[*marks, *hues], loc="outside lower center", ncols=5, frameon=False, fontsize=7)
     return figure
 
@@ -195,6 +202,6 @@ def _points(axes: Axes, rows: pd.DataFrame, x: str | Callable[[pd.DataFrame], fl
     for (name, mechanism), mine in rows.groupby(["algo", "mechanism"], sort=False):
         across = np.full(len(mine), x(mine)) if callable(x) else mine[x].to_numpy(float)
         up = mine[y].to_numpy(float)
-        colour = COLOURS[str(mechanism)] if name in MODELS else PURPLE
+        colour = _colour(str(name), str(mechanism))
         axes.scatter(across, up, color=colour, marker=MARKERS[str(name)], s=9, alpha=0.35, linewidths=0.8)
         axes.scatter(np.median(across), np.median(up), color=colour, marker=MARKERS[str(name)], s=48)

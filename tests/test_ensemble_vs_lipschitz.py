@@ -112,6 +112,7 @@ def test_the_long_preset_has_settings_of_its_own_and_few_arms():
     assert lipschitz_arms.asked("hopper", LONG, "sac", steps=3_000) == (Arm("sac", steps=3_000),)
     assert lipschitz_arms.asked("hopper", "quick", host=True) == lipschitz_arms.chosen("", "", host=True)
     assert lipschitz_arms.asked("pendulum", "quick") == lipschitz_arms.every("pendulum", "quick")
+    assert lipschitz_arms.asked("pendulum", "quick", steps=5_000) == ARMS  # so many and no more
     ours, quick = (Arm(lipschitz_arms.LEARNER).config("hopper", preset) for preset in (LONG, "quick"))
     assert ours.utd == quick.utd and ours.hidden == quick.hidden and ours.steps > quick.steps
     options.require_positive(ours)
