@@ -31,7 +31,7 @@ from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import stats
-from jaxrl_suite.train import identity, loop, rundir, session
+from jaxrl_suite.train import extended, identity, loop, rundir, session
 from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
 from jaxrl_suite.types import Tree
@@ -71,6 +71,9 @@ class Options:
     """How many seeds, from 0 on (5), or a range (1000:1002); by default 5."""
     steps: int = 0
     """Environment steps in all, exploration included; 0 for the preset's. With others there are some 30 evaluations."""
+    extend: bool = False
+    """With --steps: go on from the finished runs with the preset's steps and the same seeds in --out, which is quicker.
+    Rows of their own, since sums over longer buffers round otherwise."""
     host: bool = False
     """Step a MuJoCo task in envpool, by a loop on the host, and not inside the program."""
     episodes: int = lipschitz_arms.EPISODES
@@ -97,14 +100,21 @@ class Group(studies.Group):
         options.require_positive(self.config)
         self.spec = envs.spec(chosen.env)
         plan = {"dataset": chosen.env, "rows": 1, "preset": chosen.preset, "episodes": chosen.episodes}
+        plan |= {"extends": self.shorter.config.steps} if arm.extends else {}
         agent = algorithms.get(HOST_AGENT if arm.host else AGENT)
         self.frozen = session.freeze(EXPERIMENT, agent, self.config, self.spec.name, **plan)
         self.id = identity.group_id(self.frozen, seeds, None, mesh.parse("data:1", 1, False).layout())
         self.run_ids = [identity.run_id(self.frozen, seed) for seed in seeds]
         self.configs = [self.frozen] * len(seeds)
         longer = f"-{arm.steps}" if arm.steps else ""
+        longer += "-on" if arm.extends else ""
         self.dataset, self.label = chosen.env, f"{arm.model}-{arm.mechanism}-{chosen.env}{longer}"
         self.settings = lipschitz_arms.text(arm, chosen.episodes)
+
+    @property
+    def shorter(self) -> Group:
+        """The arm with the preset's steps, which this one extends."""
+        return Group(self.arm._replace(steps=0, extends=False), self.seeds, self.chosen, self.display)
 
     def shown(self) -> dict[str, Any]:
         """What stands in config.json."""
@@ -139,6 +149,32 @@ class Group(studies.Group):
         upper, needed = (np.mean([row[name] for row in rows]) for name in ("lipschitz_upper", "slope_needed"))
         if self.arm.mechanism != "none" and (warning := lipschitz.too_tight(float(upper), float(needed))):
             self.display.note(f"{self.label}: {warning}")
+
+
+def _extend(group: Group) -> None:
+    """Lay what a group goes on from where it resumes, unless it has begun.
+
+    Raises:
+        UserError: the group that it extends has not finished in the same folder.
+    """
+    chosen, shorter = group.chosen, group.shorter
+    path, state = rundir.look(chosen.out, EXPERIMENT, shorter.label, shorter.id)
+    if state != "finished":
+        raise UserError(
+            f"--extend: {shorter.label} with these seeds has not finished in {chosen.out / EXPERIMENT}; run the same "
+            "command without --steps and --extend first"
+        )
+    jobs = [one.job(session.build(one.frozen), path.parent) for one in (shorter, group)]
+    with rundir.open_run(chosen.out, EXPERIMENT, group.label, group.shown(), group.id, False) as directory:
+        if directory.state == "finished":
+            return
+        ids = dict(zip(shorter.run_ids, group.run_ids, strict=True))
+        told = [row for row in rundir.read_rows(path.parent / DIAGNOSTICS) if row["run_id"] in ids]
+        rows = [
+            {**row, "run_id": ids[row["run_id"]], "key_id": f"{ids[row['run_id']]}-{row['evaluation']}"} for row in told
+        ]
+        rundir.upsert_rows(path.parent / DIAGNOSTICS, rows, DIAGNOSTIC_COLUMNS, key="key_id")
+        extended.lay(jobs[0], path, jobs[1], directory.path)
 
 
 def _evaluator(group: Group, built: session.Built, path: Path) -> Evaluator:
@@ -188,11 +224,14 @@ def main() -> int:
     console = make_console()
     if chosen.episodes < 1:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
-    arms = lipschitz_arms.asked(chosen.env, chosen.preset, chosen.models, chosen.mechanisms, chosen.steps, chosen.host)
+    named = chosen.models, chosen.mechanisms, chosen.steps, chosen.host, chosen.extend
+    arms = lipschitz_arms.asked(chosen.env, chosen.preset, *named)
     display = Display(console)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
     studies.check_publish(chosen.publish, chosen.preset, seeds)
     at_once.prepare(chosen.workers, chosen.fresh)
+    if chosen.extend and chosen.fresh:
+        raise UserError("--extend goes on from runs in --out, --fresh starts over: leave one of them out")
     groups = [Group(arm, seeds, chosen, display) for arm in arms]
     if chosen.workers > 1:
         runs = [
@@ -203,6 +242,8 @@ def main() -> int:
             return code
     for number, group in enumerate(groups, 1):
         display.note(f"{number}/{len(groups)}: {group.label}, {len(seeds)} seeds")
+        if group.arm.extends:
+            _extend(group)
         if code := studies.run_group(group, chosen, EXPERIMENT, COLUMNS, display):
             return code
     wanted = {run_id for group in groups for run_id in group.run_ids}

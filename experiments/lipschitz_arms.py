@@ -93,12 +93,16 @@ LEARNER, TWICE = "probabilistic-ensemble", {"pendulum": 10_000, "cartpole_swingu
 
 
 class Arm(NamedTuple):
-    """A kind of model (or none: SAC) and a mechanism; with the preset's steps or others, on the host or not."""
+    """A kind of model (or none: SAC) and a mechanism; with the preset's steps or others, on the host or not.
+
+    With `extends` the first of them are a finished run's with the preset's number of steps.
+    """
 
     model: str
     mechanism: str = "none"
     steps: int = 0  # in all; 0 for the preset's
     host: bool = False  # step the task in envpool
+    extends: bool = False  # go on from the run with the preset's steps
 
     @property
     def needs_model(self) -> bool:
@@ -145,9 +149,10 @@ def default(model: str, env: str, preset: str) -> Config:
 def text(arm: Arm, episodes: int = EPISODES) -> str:
     """What an arm changes in its kind of model and the preset: `lipschitz=spectral lipschitz_bound=5 steps=30000`."""
     usual = default(arm.model, "pendulum", "quick")
-    before = settings.fields(usual) | {"steps": 0, "episodes": EPISODES, "host": False}
+    before = settings.fields(usual) | {"steps": 0, "episodes": EPISODES, "host": False, "extends": False}
     own = settings.fields(replace(usual, **EVERY_MECHANISM[arm.mechanism]))
-    return settings.differences(own | {"steps": arm.steps, "episodes": episodes, "host": arm.host}, before)
+    also = {"steps": arm.steps, "episodes": episodes, "host": arm.host, "extends": arm.extends}
+    return settings.differences(own | also, before)
 
 
 def steps_of(env: str, preset: str, asked: int) -> int:
@@ -205,14 +210,23 @@ def chosen(models: str, mechanisms: str, **more: Any) -> tuple[Arm, ...]:
 
 
 def asked(
-    env: str, preset: str, models: str = "", mechanisms: str = "", steps: int = 0, host: bool = False
+    env: str,
+    preset: str,
+    models: str = "",
+    mechanisms: str = "",
+    steps: int = 0,
+    host: bool = False,
+    extend: bool = False,
 ) -> tuple[Arm, ...]:
     """What a command trains, by its options: where they name no arms, those of the preset.
 
     Raises:
-        UserError: an unknown model or mechanism, or a number of steps that `steps_of` refuses.
+        UserError: an unknown model or mechanism, a number of steps that `steps_of` refuses, or one that extends none.
     """
-    own: dict[str, Any] = {"steps": steps_of(env, preset, steps), "host": host}
+    own: dict[str, Any] = {"steps": steps_of(env, preset, steps), "host": host, "extends": extend}
+    usual = default("sac", env, preset).steps
+    if extend and own["steps"] <= usual:
+        raise UserError(f"--extend goes on to more than the preset's {usual} steps; give their number with --steps")
     if preset == LONG and not (models or mechanisms):
         return tuple(arm._replace(**own) for arm in LEARNERS)
     named = models or mechanisms or steps or host

@@ -268,7 +268,7 @@ def _learnt(steps: int = 0) -> tuple[Claim, ...]:
     """
 
     def arm(model: str, mechanism: str = LAYER_NORM) -> Needed:
-        return Arm(model, mechanism, steps, host=True).needed("hopper")
+        return Arm(model, mechanism, steps, host=True, extends=steps > 0).needed("hopper")
 
     where = f"on hopper in envpool at {steps or LONGER['hopper']['steps']:,} steps, with layer normalisation"
     mbpo = f"{where} MBPO with a probabilistic ensemble"
@@ -283,7 +283,7 @@ def _learnt(steps: int = 0) -> tuple[Claim, ...]:
     def command(*needs: Needed) -> str:
         models = ",".join(dict.fromkeys(need.algo for need in needs))
         mechanisms = LAYER_NORM if all("layer_norm" in need.settings for need in needs) else f"{LAYER_NORM},none"
-        where = "--env=hopper --host" + (f" --steps={steps}" if steps else "")
+        where = "--env=hopper --host" + (f" --steps={steps} --extend" if steps else "")
         return f"python -m experiments.{EXPERIMENT} {where} --models={models} --mechanisms={mechanisms}"
 
     def hops(name: str, words: str, needs: Needed, seeds: int = SEEDS, added: str = "") -> Claim:

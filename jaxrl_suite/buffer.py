@@ -38,6 +38,23 @@ def insert(buffer: Buffer, batch: Tree, valid: Array) -> Buffer:
     return Buffer(data, jnp.minimum(buffer.size + count, capacity), (buffer.head + count) % capacity)
 
 
+def grown(buffer: Buffer, capacity: int) -> Buffer:
+    """The same rows, oldest first, with room for `capacity`; of one shard.
+
+    Raises:
+        ValueError: it would have less room than now.
+    """
+    now = jax.tree.leaves(buffer.data)[0].shape[0]
+    if capacity < now:
+        raise ValueError(f"a buffer of {now} rows cannot grow to {capacity}")
+    back = jnp.where(buffer.size == now, -buffer.head, 0)  # until it is full, its rows begin at 0
+
+    def more(leaf: Array) -> Array:
+        return jnp.pad(jnp.roll(leaf, back, 0), [(0, capacity - now), *[(0, 0)] * (leaf.ndim - 1)])
+
+    return Buffer(jax.tree.map(more, buffer.data), buffer.size, buffer.size % capacity)
+
+
 def _dealt(slot: Array, capacity: int) -> Array:
     """Where a slot lies. Shards that draw locally are dealt the slots in turn, and so fill up together."""
     shards = mesh.shards()
