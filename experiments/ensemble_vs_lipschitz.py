@@ -151,7 +151,7 @@ class Group(studies.Group):
             self.display.note(f"{self.label}: {warning}")
 
 
-def _extend(group: Group) -> None:
+def extend(group: Group) -> None:
     """Lay what a group goes on from where it resumes, unless it has begun.
 
     Raises:
@@ -243,7 +243,7 @@ def main() -> int:
     for number, group in enumerate(groups, 1):
         display.note(f"{number}/{len(groups)}: {group.label}, {len(seeds)} seeds")
         if group.arm.extends:
-            _extend(group)
+            extend(group)
         if code := studies.run_group(group, chosen, EXPERIMENT, COLUMNS, display):
             return code
     wanted = {run_id for group in groups for run_id in group.run_ids}

@@ -42,6 +42,19 @@ def test_holds_the_newest_valid_rows_in_ring_order(masks):
 
 
 @given(batches)
+@settings(max_examples=30, deadline=None)
+def test_with_more_room_it_holds_the_same_rows_oldest_first_and_goes_on(masks):
+    ring, rows = fill(masks)
+    larger = buffer.grown(ring, CAPACITY + BATCH)
+    assert int(larger.size) == int(larger.head) == len(rows)
+    more = {"x": jnp.full(BATCH, -1.0), "y": jnp.zeros((BATCH, 2), jnp.int32)}
+    larger = insert(larger, more, jnp.ones(BATCH, bool))
+    np.testing.assert_array_equal(larger.data["x"][: int(larger.size)], [*rows, *[-1] * BATCH])
+    with pytest.raises(ValueError, match="cannot grow"):
+        buffer.grown(ring, CAPACITY - 1)
+
+
+@given(batches)
 @settings(max_examples=20, deadline=None)
 def test_samples_only_rows_that_were_inserted(masks):
     ring, rows = fill(masks)

@@ -23,6 +23,7 @@ from experiments import (
 )
 from experiments.lipschitz_arms import ARMS, EVERY_MECHANISM, EXPERIMENT, LAYER_NORM, LONG, MECHANISMS, MODELS, Arm
 from jaxrl_suite.envs import registry
+from jaxrl_suite.errors import UserError
 from jaxrl_suite.report.claims import judge
 from jaxrl_suite.train import rundir
 from jaxrl_suite.types import Transition
@@ -80,6 +81,22 @@ def test_other_steps_and_the_host_are_arms_of_their_own_that_say_so():
     assert {arm.steps for arm in lipschitz_arms.chosen("sac,sac-utd", "", steps=30_000)} == {30_000}
 
 
+def test_an_arm_that_extends_another_says_so_and_is_refused_without_it(tmp_path):
+    arm = Arm("sac", LAYER_NORM, 82_000, host=True, extends=True)
+    assert lipschitz_arms.text(arm) == "steps=82000 layer_norm=True host=True extends=True"
+    asked = lipschitz_arms.asked("hopper", LONG, "sac", LAYER_NORM, steps=82_000, host=True, extend=True)
+    assert asked == (arm,)
+    for steps in (0, 42_000, 41_000):
+        with pytest.raises(UserError, match="--extend goes on to more than the preset's 42000 steps"):
+            lipschitz_arms.asked("hopper", LONG, steps=steps, extend=True)
+    chosen = ensemble_vs_lipschitz.Options(env="hopper", preset=LONG, out=tmp_path)
+    group, anew = (ensemble_vs_lipschitz.Group(one, (0,), chosen, None) for one in (arm, arm._replace(extends=False)))
+    assert group.frozen == {**anew.frozen, "extends": 42_000} and group.run_ids != anew.run_ids
+    assert group.shorter.arm == Arm("sac", LAYER_NORM, host=True)
+    with pytest.raises(UserError, match="run the same command without --steps and --extend first"):
+        ensemble_vs_lipschitz.extend(group)
+
+
 def test_without_a_choice_the_quick_preset_also_trains_who_solves_the_task():
     (longer,) = set(lipschitz_arms.every("pendulum", "quick")) - set(lipschitz_arms.ARMS)
     (solved,) = (one for one in lipschitz_claims.CLAIMS if one.id == "pendulum-longer-mbpo-solves")
@@ -128,7 +145,8 @@ def test_published_run_ids_are_those_of_the_arms_they_name():
         env, text = row["dataset"], row["settings"]
         line = row["algo"], env, text
         if line not in known:
-            fields = itertools.product(EVERY_MECHANISM, (0, int(row["env_steps"])), (False, True))
+            fields = itertools.product(EVERY_MECHANISM, (0, int(row["env_steps"])), (False, True), (False, True))
+            fields = (own for own in fields if own[1] or not own[3])
             (arm,) = (arm for more in fields if lipschitz_arms.text(arm := Arm(row["algo"], *more)) == text)
             chosen = ensemble_vs_lipschitz.Options(env=env, preset=row["preset"])
             known[line] = ensemble_vs_lipschitz.Group(arm, tuple(range(100)), chosen, None).run_ids
