@@ -189,7 +189,7 @@ def chosen(models: str, mechanisms: str, **more: Any) -> tuple[Arm, ...]:
     Of mechanisms, model-free arms have layer normalisation alone.
 
     Raises:
-        UserError: an unknown model or mechanism.
+        UserError: an unknown model or mechanism, or mechanisms that none of the models takes.
     """
     wanted = models.split(",") if models else [*MODELS, *MODEL_FREE]
     how = mechanisms.split(",") if mechanisms else [*MECHANISMS]
@@ -199,6 +199,11 @@ def chosen(models: str, mechanisms: str, **more: Any) -> tuple[Arm, ...]:
     for name in how:
         if name not in EVERY_MECHANISM:
             raise unknown("mechanism", name, EVERY_MECHANISM)
+    if not set(wanted) & set(MODELS) and not set(how) & {"none", LAYER_NORM}:
+        raise UserError(
+            f"--mechanisms={mechanisms} is for arms with a model, and --models={models} has none; SAC takes none or "
+            f"{LAYER_NORM}"
+        )
     free = {name if name == LAYER_NORM else "none" for name in how}
     return tuple(
         Arm(model, name, **more)

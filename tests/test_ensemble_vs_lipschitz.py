@@ -97,6 +97,31 @@ def test_an_arm_that_extends_another_says_so_and_is_refused_without_it(tmp_path)
         ensemble_vs_lipschitz.extend(group)
 
 
+def test_an_arm_that_extends_another_takes_its_diagnostics_along(monkeypatch, tmp_path):
+    laid = []
+    monkeypatch.setattr(ensemble_vs_lipschitz.extended, "lay", lambda *arguments: laid.append(arguments))
+    chosen = ensemble_vs_lipschitz.Options(env="pendulum", preset="smoke", out=tmp_path)
+    group = ensemble_vs_lipschitz.Group(Arm("sac", steps=280, extends=True), (0, 1), chosen, None)
+    old, file = group.shorter, tmp_path / EXPERIMENT / ensemble_vs_lipschitz.DIAGNOSTICS
+    with rundir.open_run(tmp_path, EXPERIMENT, old.label, old.shown(), old.id, False) as directory:
+        rows = [
+            {"key_id": f"{run_id}-{at}", "run_id": run_id, "evaluation": at, "value_error": 1.5}
+            for run_id in (*old.run_ids, "another")
+            for at in (1, 2)
+        ]
+        rundir.upsert_rows(file, rows, ensemble_vs_lipschitz.DIAGNOSTIC_COLUMNS, "key_id")
+        directory.finish("finished")
+    for _ in range(2):  # it can be asked again
+        ensemble_vs_lipschitz.extend(group)
+    found = [row for row in rundir.read_rows(file) if row["run_id"] in group.run_ids]
+    assert {(row["key_id"], row["value_error"]) for row in found} == {
+        (f"{run_id}-{at}", 1.5) for run_id in group.run_ids for at in (1, 2)
+    }
+    shorter, finished, longer, folder = laid[0]
+    assert (shorter.config, longer.config) == (old.frozen, group.frozen)
+    assert finished == directory.path and folder.name.startswith("sac-none-pendulum-280-on-")
+
+
 def test_without_a_choice_the_quick_preset_also_trains_who_solves_the_task():
     (longer,) = set(lipschitz_arms.every("pendulum", "quick")) - set(lipschitz_arms.ARMS)
     (solved,) = (one for one in lipschitz_claims.CLAIMS if one.id == "pendulum-longer-mbpo-solves")
@@ -363,6 +388,7 @@ def run(monkeypatch, *words):
         (["--env=humanoid"], "environment of this experiment"),
         (["--models=both"], "arm"),
         (["--mechanisms=spectrum"], "spectral"),
+        (["--models=sac", "--mechanisms=spectral"], "SAC takes none or layer-norm"),
         (["--preset=fast"], "preset"),
         (["--preset=long"], "has settings for hopper, not for pendulum"),
         (["--episodes=0"], "at least 1"),
@@ -370,6 +396,9 @@ def run(monkeypatch, *words):
         (["--env=hopper", "--steps=-1"], "expected 1000 steps of exploration and a multiple of 125"),
         (["--env=hopper", "--steps=1000"], "or 0 for the preset's 6000"),
         (["--env=hopper", "--steps=30001"], "such as 11000"),
+        (["--extend"], "goes on to more than the preset's 5000 steps"),
+        (["--extend", "--steps=10000", "--models=sac"], "run the same command without --steps and --extend first"),
+        (["--extend", "--steps=10000", "--fresh"], "--fresh starts over"),
         (["--publish", "--preset=smoke"], "only try the code"),
         (["--publish", "--seeds=1000:1002"], "reported seeds, 0 to 99"),
     ],

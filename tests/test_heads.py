@@ -514,7 +514,29 @@ def test_a_support_that_does_not_fit_the_data_is_named():
     narrow = HeadConfig("hl_gauss", support="0,100")
     wide = replace(narrow, support="-2500,2500")
     fits = replace(narrow, support="-2000,2000"), replace(narrow, support="-10,200"), replace(narrow, support="auto")
-    for config in (*fits, replace(narrow, name="mse"), replace(wide, name="two_hot_symexp")):
+    for config in (*fits, HeadConfig("mse"), replace(wide, name="two_hot_symexp")):
         assert heads.complaint(config, returns) == ""
     assert "less than 3 of its 101 bins of 49.5" in heads.complaint(wide, returns)
     assert "-3 to 120" in (line := heads.complaint(narrow, returns)) and "2 of 4 lie outside" in line
+
+
+def test_options_that_a_head_has_no_use_for_are_named():
+    """Each option changes the program of exactly the heads that it is not vain for."""
+    returns = np.array([0.0, 50.0])
+
+    def program(config):
+        head = heads.make(config)
+        ends = head.support(None) if config.support != "auto" else head.support(jnp.asarray(returns))
+        logits = jnp.zeros(head.size)
+        target = head.target(
+            jnp.float32(1.0), jnp.float32(0.9), jnp.linspace(0.0, 1.0, head.size), jnp.float32(0.0), ends
+        )
+        return head.size, float(jnp.sum(head.loss(logits + 0.1 * jnp.arange(head.size) / head.size, target, ends)))
+
+    for name in heads.HEADS:
+        for option, value in {"bins": 51, "sigma_ratio": 2.0, "support": "-10,70"}.items():
+            usual, changed = HeadConfig(name), replace(HeadConfig(name), **{option: value})
+            vain = "changes nothing" in heads.complaint(changed, returns)
+            assert vain == (program(usual) == program(changed)), (name, option)
+    line = heads.complaint(HeadConfig("mse", bins=51, sigma_ratio=2.0), returns)
+    assert line.startswith("--bins=51, --sigma-ratio=2.0 changes nothing: --head=mse")

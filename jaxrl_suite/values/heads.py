@@ -264,6 +264,12 @@ HEADS: dict[str, Callable[[HeadConfig], ValueHead]] = {
 }
 WITHOUT_SUPPORT = ("mse", "symlog_mse", "quantile")
 EVEN = ("hl_gauss", "two_hot", "c51", "mse_softmax")  # their bins are equally wide in units of value
+# The heads that an option says nothing to. A number to begin at is refused where there is no support.
+UNUSED = {
+    "bins": ("mse", "symlog_mse"),
+    "sigma_ratio": tuple(name for name in HEADS if not name.endswith("hl_gauss")),
+    "support": WITHOUT_SUPPORT,
+}
 
 
 def make(config: HeadConfig | str) -> ValueHead:
@@ -306,7 +312,12 @@ def require_ends(config: HeadConfig) -> None:
 
 
 def complaint(config: HeadConfig, returns: Any) -> str:
-    """What is wrong with a head's support for data of these returns; empty where nothing is, or it has none."""
+    """What is wrong with a head's options, and its support for data of these returns; empty where nothing is."""
+    usual = HeadConfig()
+    given = [name for name in UNUSED if getattr(config, name) != getattr(usual, name)]
+    if vain := [name for name in given if config.name in UNUSED[name]]:
+        options = ", ".join(f"--{name.replace('_', '-')}={getattr(config, name)}" for name in vain)
+        return f"{options} changes nothing: --head={config.name} has no use for it; take another head, or leave it out"
     if config.name in WITHOUT_SUPPORT:
         return ""
     return supports.complaint(config.support, config.bins if config.name in EVEN else 0, returns)
