@@ -128,8 +128,8 @@ def on_suite(datasets: Sequence[str]) -> tuple[Claim, ...]:
             id=f"{algo}-beats-model-free",
             statement=f"{where}, {algo} scores above every model-free algorithm",
             needs=(*runs(algo), *(needed for rival in free for needed in runs(rival))),
-            statistic="mean difference of last scores, paired by seed, to the model-free algorithm whose 95% "
-            f"t-interval reaches lowest, out of {', '.join(free)}",
+            statistic="mean difference of last scores, paired by seed, to the model-free algorithm with the "
+            f"largest one-sided p-value, out of {', '.join(free)}, 95% t-interval",
             evidence=above_each("score_last", runs(algo), {rival: runs(rival) for rival in free}),
         )
         for algo in based
@@ -192,7 +192,6 @@ def records(rows: Sequence[Mapping[str, Any]], experiment: str = EXPERIMENT) -> 
 def record(finding: Finding, preset: str) -> dict[str, object]:
     """The row of claims.csv."""
     claim, interval = finding.claim, finding.interval
-    command = claim.command or f"python -m experiments.reproduce --only={claim.id}"
     return {
         "id": claim.id,
         "statement": claim.statement,
@@ -207,8 +206,15 @@ def record(finding: Finding, preset: str) -> dict[str, object]:
         "verdict": finding.verdict,
         "seeds": " ".join(map(str, finding.seeds)),
         "preset": preset,
-        "command": f"{command} --preset={preset}{_span(finding.seeds)}",
+        "command": f"{_command(claim, preset)}{_span(finding.seeds)}",
     }
+
+
+def _command(claim: Claim, preset: str = "") -> str:
+    """What makes a claim's runs, at a preset or at its own."""
+    preset = preset or claim.preset
+    command = claim.command or f"python -m experiments.reproduce --only={claim.id}"
+    return f"{command} --preset={preset}" if preset else command
 
 
 def _span(seeds: Sequence[int]) -> str:
@@ -248,10 +254,6 @@ def overview(results: Path) -> str:
 
 def _without_runs(judged: set[str]) -> list[str]:
     """A table with a line per family and command of the claims that are not judged yet; nothing where all are."""
-    lacking = collections.Counter(
-        (claim.family, claim.command or f"python -m experiments.reproduce --only={claim.id}")
-        for claim in CLAIMS
-        if claim.id not in judged
-    )
+    lacking = collections.Counter((claim.family, _command(claim)) for claim in CLAIMS if claim.id not in judged)
     head = ["", "## No runs yet", "", "| family | claims | command |", "| --- | ---: | --- |"] if lacking else []
     return head + [f"| {family} | {count} | `{command}` |" for (family, command), count in lacking.items()]

@@ -278,6 +278,7 @@ def _learnt(steps: int = 0) -> tuple[Claim, ...]:
         Claim,
         experiment=EXPERIMENT,
         family=f"hopper at the preset {LONG}" + (f", {steps:,} steps" if steps else ""),
+        preset=LONG,
     )
 
     def command(*needs: Needed) -> str:

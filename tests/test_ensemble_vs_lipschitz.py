@@ -241,6 +241,18 @@ def test_claims_at_other_steps_have_rows_of_their_own():
     assert not len(preset.evidence(ours).differences) and len(preset.evidence(short).differences) == 3
 
 
+def test_claims_of_a_preset_are_not_judged_by_the_runs_of_another(tmp_path):
+    (hops,) = (one for one in lipschitz_claims.CLAIMS if one.id == "hopper-long-mbpo-hops")
+    text = lipschitz_arms.text(Arm(lipschitz_arms.LEARNER, LAYER_NORM, host=True))
+    mine = [row for row in rows() if row["algo"] == lipschitz_arms.LEARNER][:3]
+    found = {
+        preset: judge([hops], [row | {"dataset": "hopper", "settings": text, "preset": preset} for row in mine])[0]
+        for preset in ("quick", LONG)
+    }
+    assert found["quick"].interval.n == 0 and found[LONG].interval.n == 3
+    assert f"--mechanisms=layer-norm --preset={LONG}` |" in claims.overview(tmp_path)
+
+
 def test_published_claims_follow_from_the_published_rows_and_curves():
     folder = publishing.RESULTS / EXPERIMENT
     published = curves.joined(rundir.read_rows(folder / "summary.csv"), curves.read(folder / curves.CURVES))

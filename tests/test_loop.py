@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import pandas as pd
 import pytest
 from support import random_data
@@ -10,6 +11,7 @@ from jaxrl_suite.algorithms import bc
 from jaxrl_suite.envs.probes import PROBES
 from jaxrl_suite.train import loop, rundir
 from jaxrl_suite.train.display import Display
+from jaxrl_suite.types import Phase
 
 ENV = PROBES["probe-observation"].env
 UPDATES = 5 * 20
@@ -40,3 +42,20 @@ def test_a_phase_ends_when_every_member_is_good_enough_and_is_not_gone_on_with(j
     _, evals = train(job, tmp_path / "one", enough=float(first.max()))
     ends = [index + 2 for index, returns in enumerate(rest) if returns.min() >= first.max()]
     assert evals["update"].max() == 20 * min(ends, default=5) > 20
+
+
+def test_a_member_whose_model_diverged_stays_marked_and_its_model_is_not_kept_for_others(job, tmp_path):
+    def update(state, data):
+        return state + 1.0, {"loss": state * jnp.nan}
+
+    fit = Phase("fit", 1, 1, 1, lambda key, hypers, data, previous: jnp.float32(0.0), update, cache="fit")
+    algorithm = job.algorithm._replace(phases=(fit, *job.algorithm.phases))
+    broken = dataclasses.replace(job, algorithm=algorithm, cache=tmp_path / "models", cache_key="0")
+    for _ in range(2):  # the second time it resumes in its last phase, as after a kill
+        outcome, _ = train(broken, tmp_path)
+        assert outcome.finished and outcome.diverged.tolist() == [True, True]
+    assert not (tmp_path / "models").exists()
+    healthy = fit._replace(update=lambda state, data: (state + 1.0, {"loss": state}))
+    whole = dataclasses.replace(broken, algorithm=algorithm._replace(phases=(healthy, *job.algorithm.phases)))
+    outcome, _ = train(whole, tmp_path / "whole")
+    assert outcome.diverged.tolist() == [False, False] and list((tmp_path / "models").iterdir())

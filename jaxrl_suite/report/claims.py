@@ -64,6 +64,8 @@ class Claim:
     """What makes its runs; empty for experiments.reproduce."""
     seeds: int = 8
     """How many seeds its verdict rests on, from 0 on: what reproduces it."""
+    preset: str = ""
+    """The only preset whose runs it is about; empty for one that can be asked at any."""
 
     def __post_init__(self) -> None:
         if self.kind not in RULES:
@@ -148,7 +150,7 @@ def judge(claims: Sequence[Claim], rows: Rows) -> list[Finding]:
     tuning = sorted({int(row["seed"]) for row in rows if int(row["seed"]) >= REPORTED})
     if tuning:
         raise UserError(f"rows of seeds {tuning} cannot support a claim: reported seeds are 0 to {REPORTED - 1}")
-    found = [claim.evidence(rows) for claim in claims]
+    found = [claim.evidence(_about(claim, rows)) for claim in claims]
     p_values = [RULES[c.kind].p_value(e.differences, c.margin) for c, e in zip(claims, found, strict=True)]
     adjusted = np.full(len(claims), NAN)
     for family in {claim.family for claim in claims}:
@@ -160,6 +162,11 @@ def judge(claims: Sequence[Claim], rows: Rows) -> list[Finding]:
         said = verdict(claim.kind, claim.margin, interval, float(p))
         findings.append(Finding(claim, interval, float(p), evidence.seeds, said))
     return findings
+
+
+def _about(claim: Claim, rows: Rows) -> Rows:
+    """The rows of the presets that a claim speaks of."""
+    return [row for row in rows if row["preset"] == claim.preset] if claim.preset else rows
 
 
 # --- Evidence ---
@@ -194,15 +201,16 @@ def above_each(
     """Differences of a metric to the hardest rival, on several tasks; a seed counts where it finished all of them.
 
     `ours` and each rival are the same algorithm on every task, in the same order; a difference is a mean over tasks.
-    The hardest rival is the one whose interval reaches lowest: where that lies above 0, so do all the others (an
-    intersection-union test, which needs no correction for the number of rivals). Without its rows nothing is found.
+    The hardest rival is the one with the largest p-value of the one-sided test against 0: where that is small, so are
+    all the others (an intersection-union test, which needs no correction for the number of rivals, and has a p-value
+    that can be corrected with those of other claims). Without its rows nothing is found.
     """
 
     def evidence(rows: Rows) -> Evidence:
         mine = _over_tasks(rows, ours, metric)
         found = [_paired(mine, _over_tasks(rows, theirs, metric)) for theirs in rivals.values()]
         lacking = [one for one in found if len(one.differences) < 2]
-        return lacking[0] if lacking else min(found, key=lambda one: mean_interval(one.differences).low)
+        return lacking[0] if lacking else max(found, key=lambda one: _one_sided(one.differences, 0.0))
 
     return evidence
 

@@ -201,6 +201,7 @@ class _Run:
         self.complained: set[str] = set()
         self.programs: dict[str, tuple[Any, Any, Any]] = {}
         self.members = job.members
+        self.diverged = np.zeros(len(self.members), bool)  # in the phases that are done
         gammas = [member.variant.gamma for member in self.members]
         whole = job.devices.place() if job.devices else None
         self.evaluator = job.evaluator or make_evaluator(job.spec, job.algorithm, gammas, job.episodes, whole)
@@ -212,7 +213,6 @@ class _Run:
         first, state, ticks = self._resume(phases)
         self.books.sinks.begin()
         result: Tree = None
-        diverged = np.zeros(len(self.members), bool)
         for index, phase in enumerate(phases[first:], start=first):
             if state is None and (cached := self._cached(phase, index, result)) is not None:
                 result = self._share(cached, members.of_phase(phase, self.members))
@@ -221,14 +221,16 @@ class _Run:
                 state, ticks = begin(phase, self._arguments(index, result), self.job.devices), 0
             state = self._one_phase(index, phase, state, ticks)
             if state is None:
-                return Outcome(False, None, diverged, self.books.seconds(), self.traces)
+                return Outcome(False, None, self.diverged, self.books.seconds(), self.traces)
             mine = members.of_phase(phase, self.members)
-            diverged = diverged | members.share(np.asarray(state.diverged), mine, self.members)
+            flags = np.asarray(state.diverged)
+            self.diverged = self.diverged | np.asarray(members.share(flags, mine, self.members))
             result = jax.jit(phase.result, out_shardings=self._by_seed())(state)
-            self._store(phase, result)
+            if not flags.any():  # others would take it for a fit like any other
+                self._store(phase, result)
             result = self._share(result, mine)
             state = None
-        return Outcome(True, result, diverged, self.books.seconds(), self.traces)
+        return Outcome(True, result, self.diverged, self.books.seconds(), self.traces)
 
     def _one_phase(self, index: int, phase: Phase, state: Population, ticks: int) -> Population | None:
         """Run a phase from `ticks` on; None when interrupted (the state is saved)."""
@@ -253,7 +255,7 @@ class _Run:
                 self.interrupts.requested, time.monotonic() - saved > self.job.checkpoint_seconds
             )
             if done or stop or due:
-                extra = self.books.extra(phase=index, ticks=ticks)
+                extra = self.books.extra(phase=index, ticks=ticks, diverged=self.diverged.tolist())
                 checkpoint.save(self._folder(index, phase), ticks, state, {**extra, "config_hash": self.config_hash})
                 saved = time.monotonic()
             if stop and not (done and index == len(self.job.algorithm.phases) - 1):
@@ -357,6 +359,8 @@ class _Run:
             for note in loaded.notes:
                 self.display.note(note)
             self.books.rewind(loaded.extra)
+            # Checkpoints of earlier versions do not say so.
+            self.diverged = np.array(loaded.extra.get("diverged", self.diverged), bool)
             self._replay(phases[index], loaded.tree)
             return index, loaded.tree, loaded.extra["ticks"]
         self.books.rewind({"metrics": 0, "evals": 0, "seconds": 0.0})
