@@ -26,6 +26,7 @@ from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
+from jaxrl_suite.models import uncertainty
 from jaxrl_suite.report import plots, stats, tables
 from jaxrl_suite.train import (
     identity,
@@ -230,6 +231,19 @@ def _too_tight(config: Any, outcome: loop.Outcome, dataset: Dataset) -> str:
     return lipschitz.too_tight(float(upper.max(axis=1).mean()), float(needed))
 
 
+def complaints(config: Any, dataset: Dataset) -> list[str]:
+    """What a config asks for in vain, or does not fit the data."""
+    found = []
+    if isinstance(config, HeadOptions):
+        found.append(heads.complaint(config.value_head(), dataset.mc_return))
+    if isinstance(config, LipschitzOptions):
+        found.append(lipschitz.complaint(config.smoothness()))
+    if isinstance(config, dyna.Config) and config.kind != "oracle" and hasattr(config, "uncertainty"):
+        dynamics = config.dynamics
+        found.append(uncertainty.complaint(config.uncertainty, dynamics.members, dynamics.deterministic))
+    return [line for line in found if line]
+
+
 def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console: Console) -> int:
     """One run, end to end -> exit code."""
     if shared.diagnose and not isinstance(config, dyna.Config):
@@ -244,7 +258,7 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
     display = Display(console, quiet=not leads)
     with open_run(shared, described) as directory:
         display.header(header(shared, info, seeds, devices, directory.path))
-        if isinstance(config, HeadOptions) and (line := heads.complaint(config.value_head(), dataset.mc_return)):
+        for line in complaints(config, dataset):
             display.note(line)
         summary = directory.path.parent / "summary.csv"
         resumed = directory.state == "resumable"

@@ -161,7 +161,8 @@ def _options(value: Any, prefix: str = "--") -> list[str]:
 
 
 def require_positive(config: Any, prefix: str = "--") -> None:
-    """Refuse sizes below one anywhere in a config: whole numbers, and the entries of tuples of whole numbers.
+    """Refuse sizes below one anywhere in a config: whole numbers, and the entries of tuples of whole numbers. Those
+    that may be none (metadata `zero`) start at zero.
 
     Raises:
         UserError: naming the option.
@@ -170,9 +171,9 @@ def require_positive(config: Any, prefix: str = "--") -> None:
         value, option = getattr(config, item.name), prefix + item.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
             require_positive(value, f"{option}.")
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(n, int) and not isinstance(n, bool) and n < 1 for n in numbers):
-            raise UserError(f"{option}={value} must be at least 1; give a positive whole number")
+        numbers, least = value if isinstance(value, tuple) else (value,), 0 if item.metadata.get("zero") else 1
+        if any(isinstance(n, int) and not isinstance(n, bool) and n < least for n in numbers):
+            raise UserError(f"{option}={value} must be at least {least}; give a positive whole number")
         signed = item.metadata.get("signed") or "log_var" in item.name
         if any(isinstance(n, float) and (n < 0 or n != n) for n in numbers) and not signed:
             raise UserError(f"{option}={value} must not be negative; give a number of at least 0")

@@ -139,7 +139,8 @@ class ValueHead(NamedTuple):
     target: Callable[[Array, Array, Array, Array, Tree], Any]  # (reward, discount, next_logits, shift, support)
     loss: Callable[[Array, Any, Tree], Array]  # (logits [..., size], target, support) -> loss [...]
     scalar: bool = True  # targets are numbers [...], not distributions
-    average: Callable[[Array], Array] = lambda logits: logits.mean(axis=0)  # [members, ..., size] -> [..., size]
+    # [members, ..., size] -> [..., size]; None where no outputs stand for the mean of the members' values
+    average: Callable[[Array], Array] | None = lambda logits: logits.mean(axis=0)
     # (logits, target, support) -> how well the support holds the targets, and the head fits them
     measure: Callable[[Array, Any, Tree], Metrics] = lambda logits, target, support: {}
     initial_bias: Callable[[Tree], Array] | None = None  # Support -> what to add to the outputs' first bias [size]

@@ -192,6 +192,11 @@ def refused(monkeypatch, capsys, main, *words):
         (["--updates=301"], "not a multiple"),
         (["--real-ratio=2"], "share of the batch"),
         (["--head=hlgauss"], "unknown value head"),
+        (["--head=symlog", "--aggregate=mean"], "cannot average critics behind symlog"),
+        (["--algo=iql", "--updates=1000", "--evaluations=300"], "choose --updates=900, say, or a divisor"),
+        (["--algo=iql", "--evaluations=0"], "--evaluations=0 must be at least 1"),
+        (["--algo=rambo", "--dynamics.deterministic"], "needs densities, which a deterministic model lacks"),
+        (["--algo=rambo", "--clone-steps=-1"], "--clone-steps=-1 must be at least 0"),
         (["stray"], "'stray' belongs to no option"),
     ],
 )
@@ -312,6 +317,12 @@ def test_collect_refuses_a_folder_that_cannot_be_before_it_collects(monkeypatch,
     monkeypatch.setattr(collect, "arrays_of", lambda *words: pytest.fail("it collected"))
     line = refused(monkeypatch, capsys, collect.main, "--level=random", f"--out={tmp_path / 'file'}")
     assert "cannot use the folder" in line and "Not a directory" in line
+
+
+@pytest.mark.parametrize("steps", [42_000, 5_004, 5_001])
+def test_collect_refuses_steps_that_would_not_all_be_taken(steps, monkeypatch, capsys, tmp_path):
+    line = refused(monkeypatch, capsys, collect.main, f"--steps={steps}", f"--out={tmp_path}")
+    assert "a multiple of --chunk=5000 or less than it, all of them multiples of --envs=8; give --steps=" in line
 
 
 def test_collect_lists_the_bundled_data(monkeypatch, capsys):

@@ -292,3 +292,29 @@ def test_a_bound_that_cannot_reach_the_values_is_told():
 def test_settings_without_a_meaning_are_refused(config, words):
     with pytest.raises(UserError, match=words):
         ac.make(SPEC, dataclasses.replace(BASE, lipschitz=config))
+
+
+def test_numbers_that_a_mechanism_has_no_use_for_are_told():
+    """Each changes what exactly the mechanisms that it is not vain for do."""
+    other = {"bound": 0.5, "weight": 0.7, "eps": 0.2, "steps": 3, "output": True}
+    weights = {
+        "hidden_0": {"kernel": 9.0 * jax.random.normal(jax.random.key(0), (1, 3, 8)), "bias": jnp.zeros((1, 8))},
+        "out": {"kernel": 9.0 * jax.random.normal(jax.random.key(1), (1, 8, 1)), "bias": jnp.zeros((1, 1))},
+    }
+    obs = jax.random.normal(jax.random.key(2), (1, 5, 3))
+
+    def value(weights, obs):
+        hidden = jnp.tanh(jnp.einsum("cbi,cio->cbo", obs, weights["hidden_0"]["kernel"]))
+        return jnp.einsum("cbi,cio->cbo", hidden, weights["out"]["kernel"])[..., 0]
+
+    def effect(config):
+        projected, _ = lipschitz.constraint(config).start(weights, jax.random.key(3))
+        adds = config.kind not in ("none", *lipschitz.PROJECTIONS)
+        return jax.tree.leaves((projected, adds and lipschitz.term(config, value, obs, jax.random.key(4))(weights)))
+
+    for kind in lipschitz.USES:
+        for name, number in other.items():
+            usual = lipschitz.Config(kind)
+            changed = dataclasses.replace(usual, **{name: number})
+            same = all(np.array_equal(a, b) for a, b in zip(effect(usual), effect(changed), strict=True))
+            assert bool(lipschitz.complaint(changed)) == same, (kind, name)

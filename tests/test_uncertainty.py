@@ -120,3 +120,15 @@ def test_the_spread_of_the_means_and_the_total_spread_have_names_of_their_own():
 def test_an_unknown_name_is_refused_with_the_nearest_one():
     with pytest.raises(UserError, match="did you mean max_pairwise"):
         uncertainty.make("max-pairwise")
+
+
+@pytest.mark.parametrize("name", uncertainty.UNCERTAINTIES)
+def test_measures_that_are_zero_for_a_kind_of_model_are_told(name):
+    key = jax.random.key(0)
+    for number in (1, 3):
+        for quiet in (False, True):
+            mean, std = jax.random.normal(key, (number, 4, 3)), jnp.full((number, 4, 3), 0.0 if quiet else 0.5)
+            found = uncertainty.make(name)(Members(mean, std), mean[0])
+            told = uncertainty.complaint(name, number, quiet)
+            assert bool(told) == bool(jnp.all(found == 0.0)), (number, quiet)
+            assert not told or told.startswith(f"--uncertainty={name} is 0 everywhere for")

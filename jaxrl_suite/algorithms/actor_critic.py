@@ -87,7 +87,7 @@ def make(
         heads.require_scalar(config.head, "a lower bound of the targets")
     constraint = lipschitz.constraint(config.lipschitz, config.layer_norm)
     head = heads.make(config.head)
-    trusted = ensemble.aggregate(config.aggregate)
+    trusted = ensemble.aggregate(config.aggregate, head)
     actor = networks.actor(spec, config.hidden, config.precision)
     scalar = config.head.name == "mse"
     critics = networks.critics(

@@ -10,9 +10,10 @@ environment step, fit, rollout and update is inside one jitted tick, so that see
 
 Deviations: a fit has a fixed number of steps (the authors stop early, which would keep seeds from running together) and
 goes on from the last fit's weights; every fifth row is held out, for ever, and ranks the members; a member's bootstrap
-is drawn anew for each fit; rollouts are computed at the longest length and masked. Only rows of the last `retain`
-refreshes are drawn. With real_ratio=1 there is no model: SAC with `utd` updates per step. `layer_norm`, which the
-authors do without, keeps values from running away where there are many updates per step.
+is drawn anew for each fit; rollouts are computed at the longest length and masked. Drawn are the last rows, as many as
+`retain` refreshes hold at the present length: where rollouts end early, or were shorter before, these are some
+refreshes more. With real_ratio=1 there is no model: SAC with `utd` updates per step. `layer_norm`, which the authors do
+without, keeps values from running away where there are many updates per step.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Config(LipschitzOptions):
     epoch: int = 1_000
     """Environment steps of an epoch."""
     retain: int = 4
-    """Refreshes whose imagined rows are drawn; the authors keep those of an epoch."""
+    """Refreshes whose imagined rows are drawn, were all rollouts whole; the authors keep those of an epoch."""
     real_ratio: float = 0.05
     """Share of real transitions in a batch; with 1 there is no model."""
     dynamics: ensemble.EnsembleConfig = field(default_factory=ensemble.EnsembleConfig)

@@ -99,13 +99,18 @@ def make(
         choose: data set -> the rows `[n]` that batches are drawn from; all by default.
 
     Raises:
-        UserError: more evaluations than updates divide into, or a delay that does not divide the updates between two.
+        UserError: updates that the evaluations do not divide, or a delay that does not divide those between two.
     """
-    evaluations = min(config.evaluations, config.updates)
-    updates_per_tick = config.updates // evaluations
-    if evaluations < 1:
+    if min(config.updates, config.evaluations) < 1:
         raise UserError(
             f"--updates={config.updates} with --evaluations={config.evaluations}; give at least one of each"
+        )
+    evaluations = min(config.evaluations, config.updates)
+    updates_per_tick, left = divmod(config.updates, evaluations)
+    if left:
+        raise UserError(
+            f"--evaluations={evaluations} do not lie evenly in --updates={config.updates}; choose "
+            f"--updates={config.updates - left}, say, or a divisor for --evaluations"
         )
     if learner.delay < 1 or updates_per_tick % learner.delay:
         raise UserError(

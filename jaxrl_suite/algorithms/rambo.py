@@ -58,12 +58,12 @@ class Config(dyna.Config):
     """Weight lambda of the adversarial term in the model's loss."""
     adversary_lr: float = 3e-4
     """Adam's step size for the adversarial model."""
-    adversary_steps: int = 250
+    adversary_steps: int = field(default=250, metadata={"zero": True})
     """Gradient steps of the model before each refresh, a multiple of horizon; 0 to leave the model as it was fitted."""
     adversary_batch: int = 256
     """Rollouts, and real rows, per gradient step of the model."""
-    clone_steps: int = 200_000
-    """Gradient steps for which the actor is first cloned from the data."""
+    clone_steps: int = field(default=200_000, metadata={"zero": True})
+    """Gradient steps for which the actor is first cloned from the data; 0 for none."""
     clone_lr: float = 1e-4
     """Adam's step size for cloning."""
     dynamics: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(evaluate="all", bound_weight=0.001))
@@ -103,11 +103,16 @@ def make(spec: Spec, config: Config) -> Algorithm:
     """RAMBO for `spec`: Dyna in a model that learns on, against the policy.
 
     Raises:
-        UserError: the model would not evaluate all its members, or sizes do not fit each other.
+        UserError: the model would not evaluate all its members, has no densities, or sizes do not fit each other.
     """
     dyna.check_members(config)
     if config.kind == "interpolate":
         raise UserError("RAMBO's model learns on, which one between two worlds cannot: --world=learned or oracle")
+    if config.dynamics.deterministic and config.adversary and config.kind == "learned":
+        raise UserError(
+            "RAMBO's adversary needs densities, which a deterministic model lacks: leave --dynamics.deterministic out, "
+            "or --adversary=0"
+        )
     if config.adversary_steps % config.horizon:
         raise UserError(f"--adversary-steps={config.adversary_steps} is no multiple of --horizon={config.horizon}")
     ac = actor_critic.make(spec, config.actor_critic())

@@ -58,7 +58,7 @@ class Config(LipschitzOptions, HeadOptions):
 
 
 PRESETS = {
-    "smoke": replace(Config(), steps=400, explore=200, chunk=100, hidden=(32, 32)),
+    "smoke": replace(Config(), steps=600, explore=200, chunk=200, hidden=(32, 32)),
     "quick": Config(),
     "paper": replace(Config(), steps=1_000_000, envs=1, explore=10_000, chunk=10_000),
 }
@@ -77,9 +77,12 @@ class State(NamedTuple):
 
 
 def make(spec: Spec, config: Config) -> Algorithm:
-    """SAC on a pure environment, inside the tick, or on a host environment, which the loop steps between ticks."""
-    if config.explore >= config.steps:
-        raise UserError(f"--steps={config.steps} leaves nothing after {config.explore} steps of exploration; give more")
+    """SAC on a pure environment, inside the tick, or on a host environment, which the loop steps between ticks.
+
+    Raises:
+        UserError: steps that are no whole chunks of all environments, or a head that needs ends of its support.
+    """
+    _check(config)
     heads.require_ends(config.value_head())
     shape = ActorCriticConfig(
         config.critics, config.hidden, config.batch, config.value_head(), lipschitz=config.smoothness()
@@ -144,12 +147,11 @@ def make(spec: Spec, config: Config) -> Algorithm:
         return state._replace(agent=agent, key=key), jax.tree.map(jnp.mean, metrics)
 
     def phase(name: str, ticks: int, updates: int, exploring: bool) -> Phase:
-        chunk = min(config.chunk // config.envs, ticks)
         return Phase(
             name=name,
-            ticks=ticks - ticks % chunk,
+            ticks=ticks,
             updates_per_tick=updates,
-            chunk=chunk,
+            chunk=min(config.chunk // config.envs, ticks),
             init=init if exploring else lambda key, hypers, data, previous: previous,
             update=explore if exploring else train,
             evaluate_every=1 if config.evaluate and not exploring else 0,
@@ -168,3 +170,21 @@ def make(spec: Spec, config: Config) -> Algorithm:
         sample=lambda state, obs, key: ac.policy(state.agent, obs, key),
         q_value=lambda state, obs, action: ac.q_value(state.agent, obs, action),
     )
+
+
+def _check(config: Config) -> None:
+    """Refuse steps that would not all be taken.
+
+    Raises:
+        UserError: so it is.
+    """
+    if config.explore >= config.steps:
+        raise UserError(f"--steps={config.steps} leaves nothing after {config.explore} steps of exploration; give more")
+    after = config.steps - config.explore
+    whole = [part % min(config.chunk, part) == 0 and part % config.envs == 0 for part in (config.explore, after)]
+    if not all(whole) or config.chunk % config.envs:
+        raise UserError(
+            f"--steps={config.steps}: expected {config.explore} steps of exploration and, beyond, a multiple of "
+            f"--chunk={config.chunk} or less than it, all of them multiples of --envs={config.envs}; give "
+            f"--steps={config.explore + max(1, round(after / config.chunk)) * config.chunk}, say"
+        )

@@ -32,6 +32,8 @@ from jaxrl_suite.types import Array, Members
 
 Uncertainty = Callable[[Members, Array], Array]  # (members, the sampled [next_obs, reward] [batch, dim]) -> [batch]
 
+NOISE = ("max_aleatoric",)  # measures of the members' spreads alone
+DISAGREEMENT = ("max_pairwise", "epistemic_std", "loo_kl", "ll_variance")  # those that compare members
 LEAST_VARIANCE = 1e-12  # of a density; keeps a member without noise from dividing by zero
 
 
@@ -110,6 +112,17 @@ def make(name: str) -> Uncertainty:
     if name not in UNCERTAINTIES:
         raise unknown("uncertainty", name, UNCERTAINTIES)
     return UNCERTAINTIES[name]
+
+
+def complaint(name: str, members: int, deterministic: bool) -> str:
+    """Why a measure is 0 everywhere for models of this kind; empty where it is not."""
+    one, quiet = members < 2, deterministic
+    if (quiet and name in NOISE) or (one and name in DISAGREEMENT) or (one and quiet):
+        kind = (
+            f"{'one' if one else 'several'} {'deterministic' if quiet else 'probabilistic'} member{'' if one else 's'}"
+        )
+        return f"--uncertainty={name} is 0 everywhere for {kind}: it changes nothing; choose another, or other members"
+    return ""
 
 
 def _variance(x: Array) -> Array:

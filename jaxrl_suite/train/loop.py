@@ -48,7 +48,7 @@ EVAL_COLUMNS = (
     "mc_start",
 )
 # The sources that a fitted world model depends on, for the cache's key.
-MODEL_SOURCES = ("models", "nets.py", "types.py")
+MODEL_SOURCES = ("models", "nets.py", "types.py", "buffer.py", "mesh.py", "data")
 
 
 @dataclass(frozen=True)

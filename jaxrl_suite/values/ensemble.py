@@ -8,20 +8,25 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxrl_suite.errors import unknown
+from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Array, Tree, ValueHead
 
 AGGREGATES: dict[str, Callable[..., Array]] = {"min": jnp.min, "mean": jnp.mean}
 
 
-def aggregate(name: str) -> Callable[[Array], Array]:
+def aggregate(name: str, head: ValueHead) -> Callable[[Array], Array]:
     """How the values `[members, ...]` of an ensemble become the one that is trusted `[...]`.
 
     Raises:
-        UserError: no such way.
+        UserError: no such way, or the head's outputs have no mean that stands for the mean of its values.
     """
     if name not in AGGREGATES:
         raise unknown("aggregate", name, AGGREGATES)
+    if name == "mean" and head.average is None:
+        raise UserError(
+            "--aggregate=mean cannot average critics behind symlog, where the mean of outputs is no mean of values; "
+            "take --aggregate=min, or another --head, such as two_hot_symexp"
+        )
     return functools.partial(AGGREGATES[name], axis=0)
 
 
@@ -32,6 +37,7 @@ def combine(head: ValueHead, logits: Array, support: Tree, how: str) -> Array:
     as the head says: outputs that are numbers, or distributions.
     """
     if how == "mean":
+        assert head.average is not None
         return head.average(logits)
     values = head.decode(logits, support)
     lowest = jnp.argmin(values, axis=0)

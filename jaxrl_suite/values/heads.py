@@ -236,6 +236,7 @@ def symlog(head: ValueHead, config: HeadConfig) -> ValueHead:
         support=support,
         decode=decode,
         target=_number(decode),
+        average=None,
         loss=lambda logits, target, support: head.loss(logits, small(target), small(support)),
         measure=lambda logits, target, support: head.measure(logits, small(target), small(support)),
         initial_bias=initial_bias and (lambda support: initial_bias(small(support))),

@@ -35,6 +35,15 @@ from jaxrl_suite.types import Array, Key, Metrics, Tree
 
 Kind = Literal["none", "spectral", "spectral_exact", "adversarial", "random", "gradient_penalty"]
 PROJECTIONS = ("spectral", "spectral_exact")
+# The numbers that each mechanism has a use for.
+USES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "spectral": ("bound", "output"),
+    "spectral_exact": ("bound", "output"),
+    "adversarial": ("weight", "eps", "steps"),
+    "random": ("weight", "eps"),
+    "gradient_penalty": ("bound", "weight"),
+}
 ITERATIONS = 2  # of the power method per update; it goes on from the last update
 FIRST_ITERATIONS = 100  # at the start, from a random vector
 TINY = 1e-12
@@ -81,6 +90,18 @@ def check(config: Config) -> None:
             f"lipschitz: bound={config.bound:g} weight={config.weight:g} eps={config.eps:g} steps={config.steps}; "
             "expected a bound above 0, no negative weight or eps, and at least 1 step"
         )
+
+
+def complaint(config: Config) -> str:
+    """Which numbers of a mechanism are given that it has no use for; empty where it has, or none is given."""
+    usual = Config()
+    given = [
+        name for name in ("bound", "weight", "eps", "steps", "output") if getattr(config, name) != getattr(usual, name)
+    ]
+    if vain := [name for name in given if name not in USES[config.kind]]:
+        options = ", ".join(f"--lipschitz-{name}={getattr(config, name)}" for name in vain)
+        return f"{options} changes nothing: --lipschitz={config.kind} has no use for it"
+    return ""
 
 
 # --- Norms of layers ---
