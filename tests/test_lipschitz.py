@@ -304,7 +304,7 @@ def test_numbers_that_a_mechanism_has_no_use_for_are_told():
     obs = jax.random.normal(jax.random.key(2), (1, 5, 3))
 
     def value(weights, obs):
-        hidden = jnp.tanh(jnp.einsum("cbi,cio->cbo", obs, weights["hidden_0"]["kernel"]))
+        hidden = jnp.sin(jnp.einsum("cbi,cio->cbo", obs, weights["hidden_0"]["kernel"]))
         return jnp.einsum("cbi,cio->cbo", hidden, weights["out"]["kernel"])[..., 0]
 
     def effect(config):

@@ -12,12 +12,12 @@ squared distance of a sampled action to the data's.
 
 P is the mixture of joint densities, by logsumexp; an average of densities dimension by dimension and without
 logarithms, found in public, is another density and underflows. The authors sum the adversarial term over the batch of
-256, where the mean is taken here, as in OfflineRL-Kit (e3ce697); so lambda is the kit's. Deviations: the model takes
-`adversary_steps` before each period's rollouts, where they take 1000 every 1000 updates and roll out every 250 (the
-`paper` preset takes 250 every 250); their observations are standardised by the data, here only the model's inputs are;
-one batch of real rows serves all members, and elites stay those of the fit (`models.fit`), which has a fixed number of
-steps. adversary=0 drops the adversarial term and keeps fitting, as published settings mean it; with adversary_steps=0
-and clone_steps=0 this is MBPO offline. The true dynamics (world=oracle) have nothing to adapt: only the clone is left.
+256, where the mean is taken here, as in OfflineRL-Kit (e3ce697). Deviations: the model takes `adversary_steps` before
+each period's rollouts, where they take 1000 every 1000 updates and roll out every 250 (`paper`: 250 every 250); their
+observations are standardised by the data, here only the model's inputs are; one batch of real rows serves all members,
+and elites stay those of the fit (`models.fit`), which has a fixed number of steps. adversary=0 drops the adversarial
+term and keeps fitting, as published settings mean it; with adversary_steps=0 and clone_steps=0 this is MBPO offline.
+The true dynamics (world=oracle) have nothing to adapt: only the clone is left.
 """
 
 from __future__ import annotations
@@ -103,16 +103,13 @@ def make(spec: Spec, config: Config) -> Algorithm:
     """RAMBO for `spec`: Dyna in a model that learns on, against the policy.
 
     Raises:
-        UserError: the model would not evaluate all its members, has no densities, or sizes do not fit each other.
+        UserError: the model does not evaluate all its members, has no densities, or sizes do not fit each other.
     """
     dyna.check_members(config)
     if config.kind == "interpolate":
         raise UserError("RAMBO's model learns on, which one between two worlds cannot: --world=learned or oracle")
-    if config.dynamics.deterministic and config.adversary and config.kind == "learned":
-        raise UserError(
-            "RAMBO's adversary needs densities, which a deterministic model lacks: leave --dynamics.deterministic out, "
-            "or --adversary=0"
-        )
+    if (learned := config.kind == "learned") and config.dynamics.deterministic and config.adversary:
+        raise UserError("RAMBO's adversary needs densities, which a deterministic model lacks; give --adversary=0")
     if config.adversary_steps % config.horizon:
         raise UserError(f"--adversary-steps={config.adversary_steps} is no multiple of --horizon={config.horizon}")
     ac = actor_critic.make(spec, config.actor_critic())
@@ -172,8 +169,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
         return state, jax.tree.map(jnp.mean, metrics)
 
     optimiser = lambda model, params, data, key: ADAM.init(params.weights)  # noqa: E731
-    learns = config.adversary_steps > 0 and config.kind == "learned"
-    idea = dyna.Idea(prepare=optimiser, adapt=adapt) if learns else dyna.PLAIN
+    idea = dyna.Idea(prepare=optimiser, adapt=adapt) if config.adversary_steps and learned else dyna.PLAIN
     own = {name: getattr(config, name) for name in ("adversary", "adversary_lr", "clone_lr")}
     algorithm = dyna.make(spec, config, ac, config.hypers(kind=Hypers, **own), idea)
     return cloned(algorithm, ac, config) if config.clone_steps else algorithm
