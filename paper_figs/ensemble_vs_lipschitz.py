@@ -47,10 +47,10 @@ def draw(results: Path) -> dict[str, Figure]:
     rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str}).fillna({"settings": ""})
     timed = lipschitz_seconds.joined(rows.to_dict("records"), folder / lipschitz_seconds.SECONDS)  # type: ignore[arg-type]
     rows = pd.DataFrame([row for row in timed if row["status"] == "finished"])
-    # Rows of other settings than a mechanism, a number of steps and the host, such as --episodes, are not drawn.
+    # Rows of other settings than a mechanism, steps, the host and --extend, such as --episodes, are not drawn.
     steps = (0, *rows["env_steps"].astype(int).unique())
-    arms = [Arm("probabilistic-single", *more) for more in itertools.product(EVERY_MECHANISM, steps, (False, True))]
-    known = {text(arm): arm for arm in arms}
+    kinds = itertools.product(EVERY_MECHANISM, steps, (False, True), (False, True))
+    known = {text(arm): arm for arm in (Arm("probabilistic-single", *kind) for kind in kinds)}
     rows = rows[rows["settings"].isin(known)]
     rows = rows.assign(
         mechanism=[known[one].mechanism for one in rows["settings"]],
