@@ -223,7 +223,7 @@ def test_real_rows_come_first_in_the_batches_of_the_skeleton(monkeypatch):
     """What the term takes for real rows are rows of the data set."""
     asked = []
     monkeypatch.setattr(
-        combo.conservative,
+        cql.conservative,
         "regulariser",
         lambda values, pi, states, data, samples, key: (
             asked.append(data.obs.shape) or jnp.zeros(3),

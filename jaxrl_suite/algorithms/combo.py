@@ -20,14 +20,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
-import jax
-import jax.numpy as jnp
-
 from jaxrl_suite.algorithms import actor_critic, cql, dyna, short
-from jaxrl_suite.algorithms.actor_critic import Parts, State, Term
+from jaxrl_suite.algorithms.actor_critic import Parts, Term
 from jaxrl_suite.errors import UserError, unknown
-from jaxrl_suite.types import Algorithm, Array, Key, Metrics, Spec, Transition, Tree
-from jaxrl_suite.values import conservative
+from jaxrl_suite.types import Algorithm, Spec
 
 States = Literal["mix", "model"]
 
@@ -68,21 +64,9 @@ PRESETS = {
 
 
 def term(config: Config, parts: Parts) -> Term:
-    """The conservative term, beta sum_i R(Q_i), of a batch that holds its real rows first."""
-    lowered = slice(None) if config.rho_s == "mix" else slice(config.real, None)
-
-    def push(weights: Tree, state: State, batch: Transition, key: Key) -> tuple[Array, Metrics]:
-        gap, metrics = conservative.regulariser(
-            lambda obs, action: parts.critics.values(weights, state.support, obs, action),
-            lambda obs: parts.pi(state.actor, obs),
-            states=jax.tree.map(lambda x: x[lowered], batch),
-            data=jax.tree.map(lambda x: x[: config.real], batch),
-            samples=config.samples,
-            key=key,
-        )
-        return state.hypers.cql_weight * jnp.sum(gap), metrics
-
-    return push
+    """The conservative term of a batch that holds its real rows first."""
+    lowered = cql.EVERY if config.rho_s == "mix" else slice(config.real, None)
+    return cql.lowering(parts, config.samples, lowered, slice(config.real))
 
 
 def make(spec: Spec, config: Config) -> Algorithm:

@@ -17,10 +17,12 @@ the actor's falling to zero, and fewer samples.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -54,6 +56,7 @@ class Config(AgentConfig):
     """Actions n per state from each of three distributions, where values are pushed down."""
 
 
+EVERY = slice(None)
 PRESETS = {
     "smoke": Config(**short.AGENT_SMOKE, samples=2),
     "quick": Config(**short.AGENT, samples=4),
@@ -68,21 +71,28 @@ class Hypers(actor_critic.Hypers):
     cql_weight: Any = 5.0
 
 
-def term(config: Config, parts: Parts) -> Term:
-    """The conservative term, w sum_i R(Q_i)."""
+def lowering(parts: Parts, samples: int, lowered: slice = EVERY, taken: slice = EVERY) -> Term:
+    """The conservative term, w sum_i R(Q_i): values go down at the states of a batch's rows `lowered`, and up at the
+    actions of its rows `taken`."""
 
     def push(weights: Tree, state: State, batch: Transition, key: Key) -> tuple[Array, Metrics]:
+        states, data = (jax.tree.map(operator.itemgetter(which), batch) for which in (lowered, taken))
         gap, metrics = conservative.regulariser(
             lambda obs, action: parts.critics.values(weights, state.support, obs, action),
             lambda obs: parts.pi(state.actor, obs),
-            states=batch,
-            data=batch,
-            samples=config.samples,
+            states=states,
+            data=data,
+            samples=samples,
             key=key,
         )
         return state.hypers.cql_weight * jnp.sum(gap), metrics
 
     return push
+
+
+def term(config: Config, parts: Parts) -> Term:
+    """The conservative term of a batch that holds real rows alone."""
+    return lowering(parts, config.samples)
 
 
 def make(spec: Spec, config: Config) -> Algorithm:
