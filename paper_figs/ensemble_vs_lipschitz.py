@@ -93,6 +93,7 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
             _curve(axes, mine, known, _colour(str(name), str(how)), STYLES[str(name)], label, each)
         axes.set_title(NAMES[model])
         axes.set_xlabel("environment steps")
+        axes.locator_params(axis="x", nbins=5)  # numbers of five figures beside each other
     panels[0].set_ylabel("return")
     lines = [line for axes in panels for line in axes.lines]
     shown = {label: line for line in lines if not (label := str(line.get_label())).startswith("_")}
