@@ -31,7 +31,7 @@ from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import stats
-from jaxrl_suite.train import checkpoint, extended, identity, loop, rundir, session
+from jaxrl_suite.train import extended, identity, loop, rundir, session
 from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
 from jaxrl_suite.types import Tree
@@ -158,8 +158,9 @@ def extend(group: Group) -> None:
         UserError: the group that it extends has not finished in the same folder.
     """
     chosen, shorter = group.chosen, group.shorter
-    begun, state = rundir.look(chosen.out, EXPERIMENT, group.label, group.id)
-    if state in ("finished", "busy") or checkpoint.exists(begun / "checkpoints" / "1-train"):
+    before, after = (session.build(one.frozen) for one in (shorter, group))
+    mine, state = rundir.look(chosen.out, EXPERIMENT, group.label, group.id)
+    if state in ("finished", "busy") or extended.begun(after.algorithm, mine):
         return
     path, state = rundir.look(chosen.out, EXPERIMENT, shorter.label, shorter.id)
     if state != "finished":
@@ -167,7 +168,7 @@ def extend(group: Group) -> None:
             f"--extend: {shorter.label} with these seeds has not finished in {chosen.out / EXPERIMENT}; run the same "
             "command without --steps and --extend first"
         )
-    jobs = [one.job(session.build(one.frozen), path.parent) for one in (shorter, group)]
+    jobs = shorter.job(before, path.parent), group.job(after, path.parent)
     with rundir.open_run(chosen.out, EXPERIMENT, group.label, group.shown(), group.id, False) as directory:
         if directory.state == "finished":
             return

@@ -16,9 +16,14 @@ import jax.numpy as jnp
 from jaxrl_suite import buffer
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.train import checkpoint, host, loop, members
-from jaxrl_suite.types import Array, Tree
+from jaxrl_suite.types import Algorithm, Array, Tree
 
 LOGS = ("eval.csv", "metrics.jsonl")
+
+
+def begun(algorithm: Algorithm, folder: Path) -> bool:
+    """Whether a run has a state of its last phase."""
+    return checkpoint.exists(folder / _place(algorithm))
 
 
 def lay(shorter: loop.Job, finished: Path, longer: loop.Job, folder: Path) -> None:
@@ -36,10 +41,9 @@ def lay(shorter: loop.Job, finished: Path, longer: loop.Job, folder: Path) -> No
     Raises:
         UserError: the finished run has no intact checkpoint of its last phase, or is not a shorter one of this kind.
     """
-    index = len(longer.algorithm.phases) - 1
-    name = f"checkpoints/{index}-{longer.algorithm.phases[index].name}"
-    if checkpoint.exists(folder / name):
+    if begun(longer.algorithm, folder):
         return
+    index, name = len(longer.algorithm.phases) - 1, _place(longer.algorithm)
     digest = loop.config_hash(shorter.config, shorter.members)
     loaded = checkpoint.load_latest(finished / name, _template(shorter, index), digest)
     if loaded is None:
@@ -49,6 +53,11 @@ def lay(shorter: loop.Job, finished: Path, longer: loop.Job, folder: Path) -> No
         shutil.copyfile(finished / log, folder / log)
     extra = {**loaded.extra, "config_hash": loop.config_hash(longer.config, longer.members)}
     checkpoint.save(folder / name, loaded.step, state, extra)
+
+
+def _place(algorithm: Algorithm) -> str:
+    """Where, in a run directory, the states of the last phase are."""
+    return f"checkpoints/{len(algorithm.phases) - 1}-{algorithm.phases[-1].name}"
 
 
 def _template(job: loop.Job, index: int) -> Tree:
