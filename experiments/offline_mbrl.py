@@ -19,7 +19,7 @@ from rich.console import Console
 
 from experiments import diagnosis, options
 from jaxrl_suite import data, mesh
-from jaxrl_suite.algorithms import dyna, offline
+from jaxrl_suite.algorithms import dyna, mbpo, offline
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.algorithms.head_options import HeadOptions
 from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
@@ -241,6 +241,8 @@ def complaints(config: Any, dataset: Dataset) -> list[str]:
     if isinstance(config, dyna.Config) and config.kind != "oracle" and hasattr(config, "uncertainty"):
         dynamics = config.dynamics
         found.append(uncertainty.complaint(config.uncertainty, dynamics.members, dynamics.deterministic))
+    if isinstance(config, mbpo.Config) and config.patch == "none" and config.patch_steps != mbpo.Config().patch_steps:
+        found.append(f"--patch-steps={config.patch_steps} changes nothing without --patch=edge or random")
     return [line for line in found if line]
 
 

@@ -13,6 +13,7 @@ import pytest
 import jaxrl_suite as jrs
 from experiments import collect, evaluate, offline_mbrl, options
 from jaxrl_suite import data
+from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.train import rundir
 
@@ -205,6 +206,27 @@ def test_bad_options(monkeypatch, capsys, tmp_path, dataset, words, expected):
     defaults = [f"--out={tmp_path / 'out'}"] + ([] if "--dataset" in given else [f"--dataset={dataset}"])
     assert expected in refused(monkeypatch, capsys, offline_mbrl.main, *defaults, *words)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("algo", "changes", "told"),
+    [
+        ("iql", {}, []),
+        ("iql", {"bins": 51}, ["--bins=51 changes nothing: --head=mse has no use for it"]),
+        ("iql", {"head": "hl_gauss", "support": "0,1"}, ["lie outside"]),
+        ("sac_n", {"lipschitz_eps": 0.1}, ["--lipschitz-eps=0.1 changes nothing: --lipschitz=none has no use for it"]),
+        ("mopo", {"deterministic": True}, ["--uncertainty=max_aleatoric is 0 everywhere for several deterministic"]),
+        ("mopo", {"deterministic": True, "world": "oracle"}, []),
+        ("mbpo", {"patch_steps": 7}, ["--patch-steps=7 changes nothing without --patch=edge or random"]),
+    ],
+)
+def test_what_is_asked_in_vain_is_told(algo, changes, told, dataset):
+    config = algorithms.get(algo).presets["smoke"]
+    if changes.pop("deterministic", False):
+        config = dataclasses.replace(config, dynamics=dataclasses.replace(config.dynamics, deterministic=True))
+    config = dataclasses.replace(config, **changes)
+    lines = offline_mbrl.complaints(config, data.load(str(dataset))[0])
+    assert len(lines) == len(told) and all(part in line for part, line in zip(told, lines, strict=True)), lines
 
 
 def damaged(path, kind):
