@@ -6,10 +6,19 @@ import difflib
 import functools
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class UserError(Exception):
     """Bad input. The message says what was wrong, what was expected and what to do."""
+
+
+def in_vain(config: Any, names: Iterable[str], prefix: str, by: str) -> str:
+    """Which of the fields `names` of a dataclass are given, though `by` has no use for them; empty where none is."""
+    usual = type(config)()
+    given = [name for name in names if getattr(config, name) != getattr(usual, name)]
+    options = ", ".join(f"{prefix}{name.replace('_', '-')}={getattr(config, name)}" for name in given)
+    return f"{options} changes nothing: {by} has no use for it" if given else ""
 
 
 def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserError:

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.errors import UserError, in_vain, unknown
 from jaxrl_suite.types import Array, Metrics, Tree, ValueHead
 from jaxrl_suite.values import projections, supports
 from jaxrl_suite.values.projections import Support
@@ -314,11 +314,9 @@ def require_ends(config: HeadConfig) -> None:
 
 def complaint(config: HeadConfig, returns: Any) -> str:
     """What is wrong with a head's options, and its support for data of these returns; empty where nothing is."""
-    usual = HeadConfig()
-    given = [name for name in UNUSED if getattr(config, name) != getattr(usual, name)]
-    if vain := [name for name in given if config.name in UNUSED[name]]:
-        options = ", ".join(f"--{name.replace('_', '-')}={getattr(config, name)}" for name in vain)
-        return f"{options} changes nothing: --head={config.name} has no use for it; take another head, or leave it out"
+    unused = [name for name, without in UNUSED.items() if config.name in without]
+    if line := in_vain(config, unused, "--", f"--head={config.name}"):
+        return line
     if config.name in WITHOUT_SUPPORT:
         return ""
     return supports.complaint(config.support, config.bins if config.name in EVEN else 0, returns)

@@ -30,7 +30,7 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.errors import UserError, in_vain, unknown
 from jaxrl_suite.types import Array, Key, Metrics, Tree
 
 Kind = Literal["none", "spectral", "spectral_exact", "adversarial", "random", "gradient_penalty"]
@@ -94,14 +94,9 @@ def check(config: Config) -> None:
 
 def complaint(config: Config) -> str:
     """Which numbers of a mechanism are given that it has no use for; empty where it has, or none is given."""
-    usual = Config()
-    given = [
-        name for name in ("bound", "weight", "eps", "steps", "output") if getattr(config, name) != getattr(usual, name)
-    ]
-    if vain := [name for name in given if name not in USES[config.kind]]:
-        options = ", ".join(f"--lipschitz-{name}={getattr(config, name)}" for name in vain)
-        return f"{options} changes nothing: --lipschitz={config.kind} has no use for it"
-    return ""
+    every = dict.fromkeys(name for names in USES.values() for name in names)
+    unused = [name for name in every if name not in USES[config.kind]]
+    return in_vain(config, unused, "--lipschitz-", f"--lipschitz={config.kind}")
 
 
 # --- Norms of layers ---
