@@ -59,7 +59,7 @@ class Config(AgentConfig):
 EVERY = slice(None)
 PRESETS = {
     "smoke": Config(**short.AGENT_SMOKE, samples=2),
-    "quick": Config(**short.AGENT, samples=4),
+    "quick": Config(**short.AGENT, samples=2),
     "paper": Config(),
 }
 
