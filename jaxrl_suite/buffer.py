@@ -86,3 +86,8 @@ def sample(buffer: Buffer, key: Key, n: int) -> Tree:
 def share(*parts: Tree) -> Tree:
     """What was drawn, as one batch; the devices of a mesh share its rows, and what is computed from them."""
     return mesh.share(parts)
+
+
+def parts(batch: Tree, first: int) -> tuple[Tree, Tree]:
+    """The two parts that `share` has joined, of which the first has `first` rows."""
+    return mesh.parts(batch, first)

@@ -279,6 +279,18 @@ def share(parts: Sequence[Tree]) -> Tree:
     return _mapped(devices, joined, (ROWS,) * len(parts), ROWS)(*parts)
 
 
+def parts(batch: Tree, first: int) -> tuple[Tree, Tree]:
+    """The first of two parts that `share` has joined, `first` rows, and the second. Of local draws no row moves."""
+    devices = _sharded()
+    local = devices is not None and devices.local
+    here = first // devices.shards if devices is not None and local else first
+
+    def split(batch: Tree) -> tuple[Tree, Tree]:
+        return jax.tree.map(lambda leaf: leaf[:here], batch), jax.tree.map(lambda leaf: leaf[here:], batch)
+
+    return _mapped(devices, split, (ROWS,), (ROWS, ROWS))(batch) if devices is not None and local else split(batch)
+
+
 ROWS, ALL = PartitionSpec(DATA), PartitionSpec()
 
 
@@ -288,7 +300,7 @@ def _sharded() -> Devices | None:
     return devices if devices is not None and devices.shards > 1 else None
 
 
-def _mapped(devices: Devices, function: Callable, given: tuple, out: PartitionSpec) -> Callable:
+def _mapped(devices: Devices, function: Callable, given: tuple, out: Any) -> Callable:
     return jax.shard_map(function, mesh=devices.mesh, in_specs=given, out_specs=out, check_vma=False)
 
 

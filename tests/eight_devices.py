@@ -225,6 +225,19 @@ def test_a_ring_fills_its_shards_together_and_keeps_the_newest(turns):
     assert max(held) - min(held) <= 1
 
 
+@pytest.mark.parametrize("local", [False, True])
+def test_the_parts_of_a_batch_are_told_from_each_other(local):
+    """MOBILE penalises imagined rows, COMBO raises real ones: wherever the parts lie that were drawn by shard."""
+
+    def apart(real, imagined):
+        return buffer.parts(buffer.share(real, imagined), 8)
+
+    real, imagined = jnp.arange(8), jnp.arange(100, 124)
+    parts = jax.jit(mesh.on(mesh.make(1, 4, local), apart))(real, imagined)
+    np.testing.assert_array_equal(parts[0], real)
+    np.testing.assert_array_equal(parts[1], imagined)
+
+
 def test_ravl_learns_with_local_sampling_and_only_gradients_are_summed(data):
     config = dataclasses.replace(CONFIG, real_ratio=0.25)
     (_, (state, metrics, program)) = trained(mesh.make(2, 4, local=True), data, ravl.make(ENV.spec, config))

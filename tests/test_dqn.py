@@ -74,6 +74,12 @@ def test_values_of_a_chain_are_exact(head, learnt):
     assert all(np.isfinite(x).all() for x in metrics.values())
 
 
+def test_values_begin_where_they_are_asked_to():
+    agent = dqn.make(chain(), replace(TINY, head="hl_gauss", support="-20,10", initial_value="-9"))
+    state = jax.jit(lambda key: agent.init(key, agent.hypers))(jax.random.key(0))
+    np.testing.assert_allclose(agent.values(state, jnp.eye(CELLS)), -9.0, atol=1.5)  # the middle is -5
+
+
 def test_an_end_is_not_bootstrapped_and_a_time_out_is(learnt):
     _, state, _ = learnt
     rows = jax.tree.map(lambda x: np.asarray(x)[: int(state.replay.size)], state.replay.data)

@@ -184,6 +184,7 @@ def test_a_deterministic_loss_is_the_squared_error_in_units_of_the_targets_varia
     [
         ("pendulum", {"steps": 241}, "multiple"),
         ("pendulum", {"explore": 0, "steps": 40}, "at least 5"),
+        ("pendulum", {"envs": 2, "explore": CONFIG.explore + 1, "steps": CONFIG.steps + 1}, "both of these of --envs"),
         ("pendulum", {"real_ratio": 1.5}, "share"),
         ("pendulum", {"lipschitz": "spectrum"}, "spectral"),
     ],

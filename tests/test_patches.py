@@ -116,7 +116,10 @@ def test_a_walk_that_ends_counts_no_reward_after_its_end():
 
 def period(config, env, data):
     """The state after a whole period, and its metrics."""
-    algorithm = mbpo.make(env.spec, config)
+    return after_a_period(mbpo.make(env.spec, config), data)
+
+
+def after_a_period(algorithm, data):
     hypers = jax.tree.map(jnp.float32, algorithm.hypers)
     agent = algorithm.phases[-1]
     return jax.jit(lambda hypers: agent.update(agent.init(KEY, hypers, data, None), data))(hypers)
@@ -133,6 +136,21 @@ def test_rows_at_the_ends_are_stored_with_their_value_and_the_others_as_they_wer
     np.testing.assert_array_equal(rows.discount, np.repeat([1.0, 0.0], n))
     assert (np.asarray(rows.reward[n:]) < np.asarray(before.reward[n:])).all()  # rewards of the pendulum are negative
     assert float(metrics["patched"]) == 0.5 and not same(patched.agent.critic, base.agent.critic)
+
+
+def test_the_control_is_drawn_without_a_look_at_the_actions():
+    """`fold_in(key, n)` is `split(key)[n]`: the key of the choice was that of the rollouts' second step, and the rows
+    with the lowest second actions were chosen."""
+
+    def amend(model, state, rollout, valid, key):
+        chosen = edge.others(rollout, valid, jax.random.split(key)[0])
+        return rollout, {"relation": jnp.corrcoef(chosen[0], rollout.action[1, :, 0])[0, 1]}
+
+    config = mbpo.Config(**SMALL | {"rollouts": 1_000, "horizon": 5}, world="oracle")
+    ac = actor_critic.make(ENV.spec, config.actor_critic())
+    algorithm = dyna.make(ENV.spec, config, ac, config.hypers(), dyna.Idea(amend=amend))
+    _, metrics = after_a_period(algorithm, random_data(ENV, 50))
+    assert abs(float(metrics["relation"])) < 0.15  # of a thousand; it was 0.7
 
 
 def test_without_a_patch_nothing_is_named_or_changed():

@@ -10,8 +10,9 @@ batch, and a target y = r + gamma d min_j Qbar_j(s', a') without entropy.
 
 Deviations: beta is fixed, as in OfflineRL-Kit's runs, and the Bellman error has no factor 1/2, as there; the logarithm
 is taken over all 3n sampled values (see `cql`); rollouts follow the policy; the actor's step size falls along a cosine
-with every update, there with every thousand; deviations of the skeleton are those of `ravl`. The `quick` preset has
-small networks, larger step sizes and tau, fewer samples, and one weight for all data sets.
+with every update, there with every thousand; imagined episodes end as in `mopo`; deviations of the skeleton are those
+of `ravl`. The `quick` preset has small networks, larger step sizes and tau, fewer samples, and one weight for all data
+sets.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
+from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import actor_critic, cql, dyna, short
 from jaxrl_suite.algorithms.actor_critic import Parts, Term
 from jaxrl_suite.errors import UserError, unknown
-from jaxrl_suite.types import Algorithm, Spec
+from jaxrl_suite.types import Algorithm, Spec, Transition
 
 States = Literal["mix", "model"]
 
@@ -64,9 +66,13 @@ PRESETS = {
 
 
 def term(config: Config, parts: Parts) -> Term:
-    """The conservative term of a batch that holds its real rows first."""
-    lowered = cql.EVERY if config.rho_s == "mix" else slice(config.real, None)
-    return cql.lowering(parts, config.samples, lowered, slice(config.real))
+    """The conservative term of a batch of real and imagined rows."""
+
+    def choose(batch: Transition) -> tuple[Transition, Transition]:
+        real, imagined = buffer.parts(batch, config.real)
+        return (batch if config.rho_s == "mix" else imagined), real
+
+    return cql.lowering(parts, config.samples, choose)
 
 
 def make(spec: Spec, config: Config) -> Algorithm:

@@ -17,12 +17,11 @@ the actor's falling to zero, and fewer samples.
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -56,7 +55,7 @@ class Config(AgentConfig):
     """Actions n per state from each of three distributions, where values are pushed down."""
 
 
-EVERY = slice(None)
+Choose = Callable[[Transition], tuple[Transition, Transition]]
 PRESETS = {
     "smoke": Config(**short.AGENT_SMOKE, samples=2),
     "quick": Config(**short.AGENT, samples=2),
@@ -71,12 +70,12 @@ class Hypers(actor_critic.Hypers):
     cql_weight: Any = 5.0
 
 
-def lowering(parts: Parts, samples: int, lowered: slice = EVERY, taken: slice = EVERY) -> Term:
-    """The conservative term, w sum_i R(Q_i): values go down at the states of a batch's rows `lowered`, and up at the
-    actions of its rows `taken`."""
+def lowering(parts: Parts, samples: int, choose: Choose = lambda batch: (batch, batch)) -> Term:
+    """The conservative term, w sum_i R(Q_i): of what `choose` makes of a batch, values go down at the states of the
+    first rows, and up at the actions of the second."""
 
     def push(weights: Tree, state: State, batch: Transition, key: Key) -> tuple[Array, Metrics]:
-        states, data = (jax.tree.map(operator.itemgetter(which), batch) for which in (lowered, taken))
+        states, data = choose(batch)
         gap, metrics = conservative.regulariser(
             lambda obs, action: parts.critics.values(weights, state.support, obs, action),
             lambda obs: parts.pi(state.actor, obs),

@@ -67,7 +67,7 @@ class Config(AgentConfig):
 
     @property
     def real(self) -> int:
-        """Real transitions per batch; they come first."""
+        """Real transitions per batch: the first of its parts, see `buffer.parts`."""
         return int(self.real_ratio * self.batch)
 
     @property
@@ -98,6 +98,7 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
     def dream(state: State, data: Dataset, key: Key) -> tuple[buffer.Buffer, Metrics]:
         """Branch `rollouts` rollouts of `horizon` steps from states of the data, and insert them."""
         start_key, rollout_key = jax.random.split(key)
+        amend_key = jax.random.fold_in(key, 2)  # what a split into three would give: 0 and 1 are taken
         rows = buffer.share(buffer.draw(data, start_key, config.rollouts))
         changed = idea.transform(model, state)
         rollout, valid = imagine.imagine(
@@ -109,7 +110,7 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
             config.horizon,
             rollout_key,
         )
-        rollout, noted = idea.amend(model, state, rollout, valid, jax.random.fold_in(rollout_key, 1))
+        rollout, noted = idea.amend(model, state, rollout, valid, amend_key)
         flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rollout)
         return buffer.insert(state.imagined, flat, valid.reshape(-1)), noted
 

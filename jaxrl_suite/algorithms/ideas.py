@@ -38,7 +38,7 @@ class Idea(NamedTuple):
     amend: Callable[[WorldModel, State, Transition, Array, Key], tuple[Transition, Metrics]] = (
         lambda model, state, rollout, valid, key: (rollout, {})
     )
-    # (model, State, batch, key) -> the batch that an update is given; its first `config.real` rows are real
+    # (model, State, batch, key) -> the batch that an update is given; its real rows are the first of `buffer.parts`
     relabel: Callable[[WorldModel, State, Transition, Key], Transition] = lambda model, state, batch, key: batch
     # (model, State, batch, key) -> metrics of an update's batch, as it was drawn; with the key that `relabel` has
     measure: Callable[[WorldModel, State, Transition, Key], Metrics] = lambda model, state, batch, key: {}

@@ -12,11 +12,10 @@ falls to zero along a cosine. `deterministic` puts |tanh(mean(s)) - a|^2 in plac
 rewards by the range of the episodes' returns and multiplies them by the horizon, as the authors do for locomotion
 (values are reported on the scale of the data): both are settings of CORL's on some data sets.
 
-V is a scalar whatever the critics' `head` is: an expectile of their means, regressed as such. Deviations:
-log std stays within [-5, 2]; critics and policy begin as EDAC's do (bounds from the fan-out, narrow heads); a last
-episode that the end of the data cut is left out of the range of returns; the policy has no dropout. The `quick` preset
-scales rewards and has smaller networks, larger steps and a larger tau, to learn within its 10,000 updates; nothing in
-it was tuned.
+V is a scalar whatever the critics' `head` is: an expectile of their means, regressed as such. Deviations: log std stays
+within [-5, 2]; critics and policy begin as EDAC's do; a last episode that the end of the data cut is left out of the
+range of returns; the policy has no dropout. The untuned `quick` preset scales rewards, with smaller networks, larger
+steps and tau.
 """
 
 from __future__ import annotations
@@ -127,6 +126,8 @@ def reward_scale(data: Dataset, horizon: int) -> Array:
 def make(spec: Spec, config: Config) -> Algorithm:
     """IQL for `spec`. Refuses (UserError) heads whose targets are distributions, which the number V(s') is not."""
     heads.require_scalar(config.value_head(), "IQL, which bootstraps from the number V(s'),")
+    if config.scale_rewards:  # the bins are scaled, once the data are known, after the critics begin
+        heads.require_even(config.value_head(), "--scale-rewards")
     head = heads.make(config.value_head())
     policy = networks.policy(spec, config.hidden, config.precision)
     critics = networks.critics(spec, config.hidden, config.critics, head, config.precision, scalar=False)
@@ -178,7 +179,6 @@ def make(spec: Spec, config: Config) -> Algorithm:
         loss, grads = jax.value_and_grad(value_loss)(state.value, state, batch.obs, q)
         value, value_opt = adam_step(grads, state.value_opt, state.value, hypers.value_lr)
         state = state._replace(value=value, value_opt=value_opt)
-
         advantage = q - value_of(state.value, batch.obs)
         weight = weights_of(advantage, hypers.beta)
         grads = jax.grad(actor_loss)(state.actor, batch, weight)

@@ -4,8 +4,9 @@ The Dyna skeleton with the plain maximum-entropy actor-critic and nothing else: 
 the value beyond the least of two critics. Sims et al. 2024 (arXiv 2402.12527) call this the base procedure, and show it
 to fail where rollouts are cut at states that no update ever has as its input.
 
-Deviations: those of the skeleton, see `ravl`; the model is fitted once, because no new data come in. MOPO, MOBILE and
-MOReL with a weight of zero, and RAVL with two critics and diversity=0, are this algorithm.
+Deviations: those of the skeleton, see `ravl`; the model is fitted once, because no new data come in. With equal
+settings of the learner, MOPO, MOBILE and MOReL with a weight of zero, and RAVL with two critics and diversity=0, are
+this algorithm.
 
 In the true dynamics `patch=edge` puts the policy's true value in place of the targets at the ends of rollouts, as Sims
 et al. do, and `patch=random` in place of as many others: see `edge`. Theirs are values of states that no rollout has as

@@ -8,12 +8,11 @@ length follows k = clip(floor(a + (epoch - e0) / (e1 - e0) (b - a)), a, b). Afte
 updates of the maximum-entropy actor-critic (`actor_critic`), on batches with a fixed share of real rows. Any
 environment step, fit, rollout and update is inside one jitted tick, so that seeds run side by side.
 
-Deviations: a fit has a fixed number of steps (the authors stop early, which would keep seeds from running together) and
-goes on from the last fit's weights; every fifth row is held out, for ever, and ranks the members; a member's bootstrap
-is drawn anew for each fit; rollouts are computed at the longest length and masked. Drawn are the last rows, as many as
-`retain` refreshes hold at the present length: where rollouts end early, or were shorter before, these are some
-refreshes more. With real_ratio=1 there is no model: SAC with `utd` updates per step. `layer_norm`, which the authors do
-without, keeps values from running away where there are many updates per step.
+Deviations: epochs count the steps of exploration, which theirs come after; a fit has a fixed number of steps (theirs
+stops early, which would keep seeds apart) and goes on from the last fit's weights; every fifth row is held out, for
+ever, and ranks the members; a member's bootstrap is drawn anew for each fit; rollouts have the longest length and are
+masked. Drawn are the last rows, as many as `retain` refreshes hold at the present length: some refreshes more where
+rollouts end early. With real_ratio=1: SAC with `utd` updates per step. `layer_norm` is not theirs.
 """
 
 from __future__ import annotations
@@ -191,10 +190,11 @@ def check(config: Config) -> None:
     Raises:
         UserError: they do not.
     """
-    if config.explore < refit.HELD or (config.steps - config.explore) % config.period or config.period % config.envs:
+    odd = (config.steps - config.explore) % config.period or config.period % config.envs or config.explore % config.envs
+    if odd or config.explore < refit.HELD:
         raise UserError(
             f"--steps={config.steps} less --explore={config.explore} must be a multiple of --period={config.period}, "
-            f"that one of --envs={config.envs}, and exploration takes at least {refit.HELD} steps"
+            f"both of these of --envs={config.envs}, and exploration takes at least {refit.HELD} steps"
         )
     if not 0.0 <= config.real_ratio <= 1.0:
         raise UserError(f"--real-ratio={config.real_ratio} is a share of the batch: give a number from 0 to 1")

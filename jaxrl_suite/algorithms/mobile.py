@@ -12,11 +12,11 @@ for tasks whose values are negative).
 
 The `paper` preset has the authors' defaults, published.csv their settings per data set. Deviations: the model's fit
 (`models.fit`) has a fixed number of steps; the losses of the critics are summed, not averaged, which Adam all but
-undoes; a fixed temperature is written alpha_lr=0 alpha_max=0.2 (hopper-medium and hopper-medium-replay at their commit
-4882dce; an earlier one, 13b569a, has 0.1 there, and the entropy term in the targets); no normalised rewards and no
-backup of the best of ten actions (their Adroit settings). The penalty enters as a relabelled reward, which is the same
-number. One elite agrees with itself: U = 0. With penalty=0 this is MBPO offline with that target. The `quick` preset is
-`short`'s, with four samples.
+undoes; the temperature's bound and the ends of imagined episodes are as in `mopo`; a fixed temperature is written
+alpha_lr=0 alpha_max=0.2 (hopper-medium and hopper-medium-replay at their commit 4882dce; an earlier one, 13b569a, has
+0.1 there, and the entropy term in the targets); no normalised rewards and no backup of the best of ten actions (their
+Adroit settings). The penalty enters as a relabelled reward, which is the same number. One elite agrees with itself: U =
+0. With penalty=0 this is MBPO offline with that target. The `quick` preset is `short`'s, with four samples.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import actor_critic, dyna, short
 from jaxrl_suite.algorithms.actor_critic import ActorCritic, ActorCriticConfig
 from jaxrl_suite.models import transforms
@@ -103,11 +104,12 @@ def make(spec: Spec, config: Config) -> Algorithm:
     def penalised(model: WorldModel, state: dyna.State, batch: Transition, key: Key) -> Transition:
         hypers: Any = state.agent.hypers
         step_key, sample_key = jax.random.split(key)
-        obs = batch.obs[real:]
-        _, prediction = model.step(state.model, transforms.at(model, state.model, obs), batch.action[real:], step_key)
+        known, dreamt = buffer.parts(batch, real)
+        before = transforms.at(model, state.model, dreamt.obs)
+        _, prediction = model.step(state.model, before, dreamt.action, step_key)
         elites = jax.tree.map(lambda leaf: leaf[state.model.elites], transforms.every(prediction))
         doubt = inconsistency(ac, state.agent, elites, config.samples, sample_key)
-        return batch._replace(reward=batch.reward.at[real:].add(-hypers.penalty * doubt))
+        return buffer.share(known, dreamt._replace(reward=dreamt.reward - hypers.penalty * doubt))
 
     idea = dyna.Idea(relabel=penalised) if config.penalty and real < config.batch else dyna.PLAIN
     hypers = config.hypers(kind=Hypers, penalty=config.penalty)

@@ -9,8 +9,10 @@ any other measure of `models.uncertainty` in the place of u.
 
 The `paper` preset follows OfflineRL-Kit, whose v2 scores are the ones quoted: real ratio 0.05, temperature at most 1,
 an actor's step size that falls along a cosine. Deviations: the model's fit (`models.fit`) has a fixed number of steps
-and a hold-out of 20%, where the kit stops early and holds out 1000 rows at most; critics sum their losses over members.
-The original's target entropy is -3 for all tasks, here it is -|A|. With penalty=0 this is MBPO offline.
+and a hold-out of 20%, where the kit stops early and holds out 1000 rows at most; critics sum their losses over members;
+the bound holds for the temperature that is learnt, where the kit bounds it only where it is used; imagined episodes end
+as Gymnasium's do, and not (halfcheetah, walker2d) where a number passes 100. The original's target entropy is -3 for
+all tasks, here it is -|A|. With penalty=0 and equal settings of the learner this is MBPO offline.
 """
 
 from __future__ import annotations

@@ -68,6 +68,10 @@ def make(net: nets.Network, actions: int, config: heads.HeadConfig, copy_every: 
 
     def init(key: Key) -> Learner:
         weights = net.init(key)
+        if head.initial_bias is not None:
+            last = weights[OUTPUT]
+            begin = jnp.tile(head.initial_bias(support), actions)
+            weights = {**weights, OUTPUT: {**last, "bias": last["bias"] + begin}}
         return Learner(weights, weights, adam.init(weights), jnp.int32(0))
 
     def loss(

@@ -6,18 +6,16 @@ policy's value, while it goes on to fit the data. Each step minimises
     lambda mean [ A log P(s', r | s, a) ] + NLL of real rows + L2,   P = mean over elites of their densities,
     A = r + gamma d min_j Q_j(s', pi(s')) - min_j Q_j(s, a),         s', r sampled from the model,
 
-with A standardised over the batch and held fixed, and pi(s') the policy's mode. Outcomes become likelier where A < 0:
-probability moves to what is worse for the policy. The actor begins as a clone of the behaviour: it minimises the
-squared distance of a sampled action to the data's.
+with A standardised over the batch and held fixed, and pi(s') the policy's mode. Outcomes that are worse for the policy
+(A < 0) become likelier. The actor begins as a clone of the data, by squared error.
 
-P is the mixture of joint densities, by logsumexp; an average of densities dimension by dimension and without
-logarithms, found in public, is another density and underflows. The authors sum the adversarial term over the batch of
-256, where the mean is taken here, as in OfflineRL-Kit (e3ce697). Deviations: the model takes `adversary_steps` before
-each period's rollouts, where they take 1000 every 1000 updates and roll out every 250 (`paper`: 250 every 250); their
-observations are standardised by the data, here only the model's inputs are; one batch of real rows serves all members,
-and elites stay those of the fit (`models.fit`), which has a fixed number of steps. adversary=0 drops the adversarial
-term and keeps fitting, as published settings mean it; with adversary_steps=0 and clone_steps=0 this is MBPO offline.
-The true dynamics (world=oracle) have nothing to adapt: only the clone is left.
+P is the mixture of joint densities, by logsumexp; an average of densities by dimension, found in public, is another
+density. The adversarial term is a mean, as in OfflineRL-Kit (e3ce697), where the authors sum the batch of 256.
+Deviations: the model takes `adversary_steps` before each period's rollouts, where they take 1000 every 1000 updates and
+roll out every 250 (`paper`: 250 every 250); their observations are standardised by the data, here only the model's
+inputs are, and the target entropy is -|A|, not -3; one batch of real rows serves all members, and elites stay those of
+the fit (`models.fit`), of a fixed number of steps. adversary=0 drops its term alone, as published; with
+adversary_steps=0 and clone_steps=0 this is MBPO offline.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import actor_critic, dyna, short
 from jaxrl_suite.algorithms.actor_critic import ADAM, ActorCritic, adam_step
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.models import ensemble, transforms
+from jaxrl_suite.models import ensemble, fit, transforms
 from jaxrl_suite.models.ensemble import EnsembleConfig
 from jaxrl_suite.types import Algorithm, Array, Dataset, Key, Members, Metrics, Params, Spec, Tree, WorldModel
 
@@ -68,6 +66,8 @@ class Config(dyna.Config):
     """Adam's step size for cloning."""
     dynamics: EnsembleConfig = field(default_factory=lambda: EnsembleConfig(evaluate="all", bound_weight=0.001))
     """The world model."""
+    fit: fit.FitConfig = field(default_factory=lambda: fit.FitConfig(learning_rate=3e-4, holdout=0.1))
+    """How the world model is fitted."""
 
 
 PRESETS = {

@@ -302,6 +302,19 @@ def require_scalar(config: HeadConfig | str, option: str) -> None:
         )
 
 
+def require_even(config: HeadConfig, option: str) -> None:
+    """Refuse to begin at a number where an option scales values and the head's bins are not evenly spaced.
+
+    Raises:
+        UserError: it does.
+    """
+    if config.name not in EVEN and supports.parse_value(config.initial_value) is not None:
+        raise UserError(
+            f"--initial-value={config.initial_value} with --head={config.name} is not known on the scale of {option}; "
+            "use --initial-value=middle, or --head=hl_gauss"
+        )
+
+
 def require_ends(config: HeadConfig) -> None:
     """Refuse a support of the data's returns where there are no data.
 
