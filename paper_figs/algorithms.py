@@ -1,13 +1,12 @@
 """All algorithms of a suite: interquartile means, probabilities of improvement over BC, performance profiles.
 
-A suite is what the rows make one: algorithms that finished the same seeds on the same data sets, two or more of each,
-after the same number of updates.
+A suite is what the rows make one: algorithms, each at the settings of the claims' suite alone, that finished the same
+seeds on the same data sets, two or more of each, after the same number of updates.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.claims import SUITE
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.report import Interval, aggregate, stratified_bootstrap
 from jaxrl_suite.report.bootstrap import Statistic
@@ -45,13 +45,13 @@ def draw(results: Path) -> dict[str, Figure]:
 def suites(rows: pd.DataFrame) -> list[Suite]:
     """What can be compared in `rows`: data sets that most algorithms share, and the seeds that all of those share."""
     rows = rows[(rows["status"] == "finished") & rows["score_last"].notna()]
+    # Other settings of an algorithm, such as value heads, would count it several times among its family.
+    rows = rows[rows["settings"].fillna("") == rows["algo"].map(SUITE)]
     found = []
     for (preset, updates), group in rows.groupby(["preset", "updates"]):
-        lines = (group["algo"] + " " + group["settings"].fillna("")).str.strip()
-        cells = group.assign(line=lines).pivot(index=["line", "seed"], columns="dataset", values="score_last")
-        cells = cells.loc[:, cells.groupby("line").count().gt(0).sum() > 1].dropna()
-        cells = cells.rename(index=_short(list(cells.index.get_level_values("line").unique())), level="line")
-        algos = list(dict.fromkeys(cells.index.get_level_values("line")))
+        cells = group.pivot(index=["algo", "seed"], columns="dataset", values="score_last")
+        cells = cells.loc[:, cells.groupby("algo").count().gt(0).sum() > 1].dropna()
+        algos = list(dict.fromkeys(cells.index.get_level_values("algo")))
         if len(algos) < 2 or cells.shape[1] < 2:
             continue
         seeds = sorted(set.intersection(*(set(cells.loc[algo].index) for algo in algos)))
@@ -60,12 +60,6 @@ def suites(rows: pd.DataFrame) -> list[Suite]:
         scores = {algo: cells.loc[algo].loc[seeds].to_numpy(float) for algo in algos}
         found.append(Suite(f"algorithms-{preset}-{updates}", tuple(cells.columns), tuple(seeds), scores))
     return found
-
-
-def _short(lines: Sequence[str]) -> dict[str, str]:
-    """Line, `ravl critics=4`, -> its name: the algorithm, with its settings where an algorithm has several lines."""
-    algos = Counter(line.split()[0] for line in lines)
-    return {line: line if algos[line.split()[0]] > 1 else line.split()[0] for line in lines}
 
 
 def interval(statistic: Statistic, *scores: np.ndarray) -> Interval:
@@ -98,7 +92,7 @@ def _figure(suite: Suite) -> Figure:
 
 
 def _colour(algo: str) -> str:
-    entry = registry.ALGORITHMS.get(algo.split()[0])
+    entry = registry.ALGORITHMS.get(algo)
     return COLOURS.get(entry.family if entry else "", GREY)
 
 

@@ -129,33 +129,37 @@ def table(*parts):
     return pd.DataFrame([row for part in parts for row in part])
 
 
+def suite_rows(algo, scores):
+    return rows(algo, scores, claims.SUITE[algo])
+
+
 def test_a_suite_is_what_finished_the_same_seeds_on_the_same_data():
-    more = rows("bc", np.arange(12.0).reshape(6, 2))
-    other = [row | {"updates": 7} for row in rows("ravl", np.zeros((6, 2)))]
-    alone = [row | {"dataset": "pendulum"} for row in rows("bc", np.zeros((3, 2)))[::2]]
-    broken = rows("mopo", np.ones((5, 2)))
+    more = suite_rows("bc", np.arange(12.0).reshape(6, 2))
+    other = [row | {"updates": 7} for row in suite_rows("ravl", np.zeros((6, 2)))]
+    alone = [row | {"dataset": "pendulum"} for row in suite_rows("bc", np.zeros((3, 2)))[::2]]
+    broken = suite_rows("mopo", np.ones((5, 2)))
     broken[-1]["status"] = "diverged"
-    (suite,) = algorithms.suites(table(more, rows("iql", np.ones((5, 2))), other, alone, broken))
+    (suite,) = algorithms.suites(table(more, suite_rows("iql", np.ones((5, 2))), other, alone, broken))
     assert (suite.name, suite.datasets, suite.seeds) == ("algorithms-quick-100", TASKS, (0, 1, 2, 3))
     np.testing.assert_array_equal(suite.scores["bc"], np.arange(8.0).reshape(4, 2))
     assert set(suite.scores) == {"bc", "iql", "mopo"}
 
 
-def test_settings_are_lines_of_their_own_where_an_algorithm_has_several():
-    plain, one, other = (np.full((3, 2), value) for value in (1.0, 2.0, 3.0))
-    found = [*rows("bc", plain), *rows("ravl", one, "critics=4"), *rows("ravl", other, "critics=4 diversity=0")]
-    (suite,) = algorithms.suites(table(found))
-    assert set(suite.scores) == {"bc", "ravl critics=4", "ravl critics=4 diversity=0"}
-    (suite,) = algorithms.suites(table(found[:12]))
-    assert set(suite.scores) == {"bc", "ravl"}
-    # Rows that do not enter the suite do not lengthen its names.
-    (suite,) = algorithms.suites(table(found[:12], rows("bc", plain, "hidden=8x8")[::2]))
-    assert set(suite.scores) == {"bc", "ravl"}
+def test_an_algorithm_counts_once_at_the_settings_of_the_suite():
+    ours, other = np.full((3, 2), 1.0), np.full((3, 2), 2.0)
+    heads = [row for algo in ("iql", "ravl") for row in rows(algo, other, f"{claims.SUITE[algo]} head=c51".strip())]
+    (suite,) = algorithms.suites(table(*(suite_rows(algo, ours) for algo in ("bc", "iql", "ravl")), heads))
+    assert set(suite.scores) == {"bc", "iql", "ravl"}
+    assert all((scores == 1.0).all() for scores in suite.scores.values())
 
 
 def test_rows_of_one_algorithm_or_one_data_set_make_no_suite():
-    assert algorithms.suites(table(rows("bc", np.ones((5, 2))))) == []
-    one = [row for row in (*rows("bc", np.ones((5, 2))), *rows("iql", np.ones((5, 2)))) if row["dataset"] == "hopper"]
+    assert algorithms.suites(table(suite_rows("bc", np.ones((5, 2))))) == []
+    one = [
+        row
+        for row in (*suite_rows("bc", np.ones((5, 2))), *suite_rows("iql", np.ones((5, 2))))
+        if row["dataset"] == "hopper"
+    ]
     assert algorithms.suites(table(one)) == []
 
 
@@ -164,7 +168,9 @@ def test_the_figure_shows_every_algorithm(tmp_path):
     folder = tmp_path / "offline_mbrl"
     folder.mkdir()
     names = ("bc", "ravl", "iql")
-    table(*(rows(algo, rng.normal(30.0, 5.0, (5, 2))) for algo in names)).to_csv(folder / "summary.csv", index=False)
+    table(*(suite_rows(algo, rng.normal(30.0, 5.0, (5, 2))) for algo in names)).to_csv(
+        folder / "summary.csv", index=False
+    )
     ((name, figure),) = algorithms.draw(tmp_path).items()
     assert name == "offline_mbrl/algorithms-quick-100"
     assert {label.get_text() for label in figure.axes[0].get_yticklabels()} == set(names)
