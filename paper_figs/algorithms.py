@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -62,10 +62,10 @@ def suites(rows: pd.DataFrame) -> list[Suite]:
     return found
 
 
-def interval(statistic: Statistic, *scores: np.ndarray) -> Interval:
-    """An aggregate with its interval: bootstrap where there are ten seeds, else jackknife."""
+def interval(statistic: Statistic, *scores: np.ndarray, **more: Any) -> Interval:
+    """An aggregate with its interval: bootstrap where there are ten seeds, else jackknife with the options `more`."""
     if len(scores[0]) < FEWEST_RUNS:
-        return jackknife_interval(statistic, *scores)
+        return jackknife_interval(statistic, *scores, **more)
     return stratified_bootstrap(statistic, *scores, rng=np.random.default_rng(0))
 
 
@@ -73,15 +73,17 @@ def _figure(suite: Suite) -> Figure:
     figure = Figure(figsize=(10.5, 0.27 * len(suite.scores) + 2.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1, 1))
     order = sorted(suite.scores, key=lambda algo: float(aggregate.iqm(suite.scores[algo])))
-    _intervals(left, {algo: interval(aggregate.iqm, suite.scores[algo]) for algo in order})
+    iqms = {algo: interval(aggregate.iqm, suite.scores[algo]) for algo in order}
+    _intervals(left, iqms, "IQM of last scores, 95% interval")
     left.set_yticks(range(len(order)), order)
-    left.set_xlabel("IQM of last scores, 95% interval")
     if "bc" in suite.scores:
-        better, bc = aggregate.probability_of_improvement, suite.scores["bc"]
-        _intervals(middle, {algo: interval(better, suite.scores[algo], bc) if algo != "bc" else None for algo in order})
+        statistic, bc = aggregate.probability_of_improvement, suite.scores["bc"]
+        better = {
+            algo: interval(statistic, suite.scores[algo], bc, within=(0.0, 1.0)) for algo in order if algo != "bc"
+        }
+        _intervals(middle, {algo: better.get(algo) for algo in order}, "probability of improvement over BC")
         middle.axvline(0.5, color=GREY, linestyle="--", linewidth=1.2)
         middle.set_xlim(0, 1)
-        middle.set_xlabel("probability of improvement over BC")
         middle.set_yticks(range(len(order)), [""] * len(order))
     else:
         middle.set_axis_off()
@@ -96,14 +98,17 @@ def _colour(algo: str) -> str:
     return COLOURS.get(entry.family if entry else "", GREY)
 
 
-def _intervals(axes: Axes, intervals: Mapping[str, Interval | None]) -> None:
-    """A line per algorithm: the estimate, with its interval where there is one."""
+def _intervals(axes: Axes, intervals: Mapping[str, Interval | None], label: str) -> None:
+    """A line per algorithm: the estimate with its interval, or hollow where there is none."""
     for place, (algo, found) in enumerate(intervals.items()):
         if found is None:
             continue
-        axes.plot(found.estimate, place, "o", color=_colour(algo), markersize=5)
+        fill = _colour(algo) if found.bounded else "white"
+        axes.plot(found.estimate, place, "o", color=_colour(algo), markerfacecolor=fill, markersize=5)
         if found.bounded:
             axes.plot([found.low, found.high], [place, place], color=_colour(algo), linewidth=1.6)
+    hollow = any(found is not None and not found.bounded for found in intervals.values())
+    axes.set_xlabel(f"{label}\nhollow: no interval, where seeds are too few or all tell the same" if hollow else label)
     axes.set_ylim(-0.6, len(intervals) - 0.4)
     axes.grid(axis="x", linewidth=0.4, alpha=0.5)
 

@@ -62,6 +62,19 @@ def test_two_seeds_and_missing_scores_have_no_bounds():
         jackknife_interval(aggregate.probability_of_improvement, np.ones((3, 2)), np.ones((4, 2)))
 
 
+def test_what_no_seed_changes_has_no_bounds_and_probabilities_stay_within_0_and_1():
+    """One task won and two lost by every run are no certain third; nothing is more than certain."""
+    bc = np.full((5, 3), 1.0)
+    saturated = jackknife_interval(aggregate.probability_of_improvement, bc * [2.0, 0.0, 0.0], bc)
+    assert saturated.estimate == pytest.approx(1 / 3) and not saturated.bounded
+    nearly = bc[:, :1] + np.array([[1.0], [1.0], [1.0], [1.0], [-1.0]])
+    free, kept = (
+        jackknife_interval(aggregate.probability_of_improvement, nearly, bc[:, :1], **more)
+        for more in ({}, {"within": (0.0, 1.0)})
+    )
+    assert free.high > 1.0 and kept == free._replace(high=1.0, low=max(free.low, 0.0))
+
+
 # --- Claims over several tasks ---
 @pytest.mark.parametrize("algo", claims.SUITE)
 def test_settings_of_the_suite_are_written_as_its_rows_say_them(algo):
@@ -174,3 +187,15 @@ def test_the_figure_shows_every_algorithm(tmp_path):
     ((name, figure),) = algorithms.draw(tmp_path).items()
     assert name == "offline_mbrl/algorithms-quick-100"
     assert {label.get_text() for label in figure.axes[0].get_yticklabels()} == set(names)
+
+
+def test_an_estimate_without_interval_is_hollow():
+    """IQL wins one task and loses the other with every seed, RAVL does not."""
+    scores = {"bc": np.full((5, 2), 10.0), "iql": np.full((5, 2), (20.0, 0.0)), "ravl": np.full((5, 2), 20.0)}
+    scores["ravl"][0] = 0.0
+    (suite,) = algorithms.suites(table(*(suite_rows(algo, found) for algo, found in scores.items())))
+    left, axes, _ = algorithms._figure(suite).axes
+    hollow = [line.get_xydata()[0] for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
+    place = [label.get_text() for label in left.get_yticklabels()].index("iql")
+    np.testing.assert_array_equal(hollow, [[0.5, place]])
+    assert "hollow: no interval" in axes.get_xlabel()

@@ -168,7 +168,7 @@ def test_a_run_writes_rows_and_figure_and_keeps_them(monkeypatch, capsys, tmp_pa
 
 
 def test_both_precisions_of_a_machine_share_its_figures(tmp_path):
-    """Its README asks for both in one folder: the machine was measured with each, and growth is a line of each."""
+    """README asks for both in one folder: the machine was measured with each, and growth is a line of each."""
     measured = [
         *(("machine", name, 0, 100.0) for name in ("matmul-float32", "matmul-bfloat16", "bandwidth")),
         *(("critics", f"critics-{size}", size, 50.0 / size) for size in (2, 4)),
