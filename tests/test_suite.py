@@ -1,5 +1,7 @@
 """Comparing many algorithms on several data sets with few seeds: intervals, claims, figure."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from scipy import stats
 from experiments import claims, options, reproduce
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.report import aggregate, mean_interval
-from jaxrl_suite.report.claims import Needed, above_each, above_mean
+from jaxrl_suite.report.claims import Needed, above_each, above_mean, judge
 from jaxrl_suite.report.jackknife import jackknife_interval
 from jaxrl_suite.train import settings
 from paper_figs import algorithms
@@ -115,6 +117,20 @@ def test_the_hardest_rival_decides():
     near, far = (stats.ttest_1samp(x[:, 0], 0.0) for x in apart.values())
     assert near.pvalue < far.pvalue and near.confidence_interval().low < far.confidence_interval().low
     np.testing.assert_allclose(chosen.differences, apart["far"][:, 0])
+
+
+@pytest.mark.parametrize(("rivals", "said"), [(1, "not supported"), (8, "inconclusive")])
+def test_one_rival_of_many_refutes_by_bonferronis_interval(rivals, said):
+    """In the 95% interval ours is below the hardest rival, in that for one out of eight it is not."""
+    noise = np.array([[-2.0], [-1.0], [0.0], [1.0], [2.0]])
+    hard, ours = rows("0", 52.5 + np.hstack([noise, noise])), rows("ours", np.full((5, 2), 50.0))
+    easy = [row for name in range(1, rivals) for row in rows(str(name), 10.0 + np.hstack([noise, noise]))]
+    evidence = above_each("score_last", needed("ours"), {str(name): needed(str(name)) for name in range(rivals)})
+    claim = dataclasses.replace(claims.CLAIMS[0], evidence=evidence)
+    (found,) = judge([claim], [*ours, *hard, *easy])
+    assert found.interval.high < 0 and found.verdict == said
+    hard = rows("0", 60.0 + np.hstack([noise, noise]))
+    assert judge([claim], [*ours, *hard, *easy])[0].verdict == "not supported"
 
 
 def test_a_rival_without_runs_leaves_the_claim_open():
