@@ -129,6 +129,7 @@ def test_one_rival_of_many_refutes_by_bonferronis_interval(rivals, said):
     claim = dataclasses.replace(claims.CLAIMS[0], evidence=evidence)
     (found,) = judge([claim], [*ours, *hard, *easy])
     assert found.interval.high < 0 and found.verdict == said
+    assert ("below at 99.4% (Bonferroni for 8 rivals)" in claims.record(found, "quick")["rule"]) == (rivals == 8)
     hard = rows("0", 60.0 + np.hstack([noise, noise]))
     assert judge([claim], [*ours, *hard, *easy])[0].verdict == "not supported"
 

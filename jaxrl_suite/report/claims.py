@@ -126,11 +126,14 @@ class Finding(NamedTuple):
     adjusted_p: float  # Holm's, within the family
     seeds: tuple[int, ...]
     verdict: str
+    rivals: int = 1  # of its evidence
 
 
-def rule(claim: Claim) -> str:
-    """The rule of a claim in words."""
+def rule(claim: Claim, rivals: int = 1) -> str:
+    """The rule of a claim in words, with so many rivals in its evidence."""
     words = RULES[claim.kind].words.format(margin=claim.margin)
+    if rivals > 1:
+        words += f" at {1.0 - ALPHA / rivals:.1%} (Bonferroni for {rivals} rivals)"
     return f"{words}; Holm-adjusted p < {ALPHA:.2f} in family {claim.family}"
 
 
@@ -164,7 +167,7 @@ def judge(claims: Sequence[Claim], rows: Rows) -> list[Finding]:
         # Bonferroni: out of many rivals that are no better, the worst comparison is often below 0 by chance.
         against = mean_interval(evidence.differences, 1.0 - ALPHA / evidence.rivals)
         said = verdict(claim.kind, claim.margin, interval, float(p), against)
-        findings.append(Finding(claim, interval, float(p), evidence.seeds, said))
+        findings.append(Finding(claim, interval, float(p), evidence.seeds, said, evidence.rivals))
     return findings
 
 
