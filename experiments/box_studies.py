@@ -123,6 +123,13 @@ def groups(arms: Sequence[Arm], preset: str, updates: int = 0) -> list[list[Arm]
     return [list(mine.values()) for mine in found.values()]
 
 
+def alike(arms: Sequence[Arm], preset: str, updates: int = 0) -> list[tuple[Arm, Arm]]:
+    """Each arm that is another by a different name, which `groups` leaves out, with the one that is trained for it."""
+    first: dict[box_agent.Config, Arm] = {}
+    pairs = [(arm, first.setdefault(arm.config(preset, updates), arm)) for arm in arms]
+    return [(arm, trained) for arm, trained in pairs if arm != trained]
+
+
 def _each_once(studies: Sequence[Study]) -> dict[str, Study]:
     """Studies by name, without the arms that an earlier one has: a setting is trained, and published, once."""
     known: set[box_agent.Config] = set()

@@ -202,7 +202,7 @@ def record(finding: Finding, preset: str) -> dict[str, object]:
         "ci_high": round(interval.high, 3),
         "n": interval.n,
         "adjusted_p": float(f"{finding.adjusted_p:.3g}"),
-        "rule": rule(claim),
+        "rule": rule(claim, finding.rivals),
         "verdict": finding.verdict,
         "seeds": " ".join(map(str, finding.seeds)),
         "preset": preset,

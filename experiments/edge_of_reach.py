@@ -173,9 +173,22 @@ def groups_of(study: Study, chosen: Options) -> list[box_runs.Group]:
     return [box_runs.Group(part, seeds, chosen) for part in (arms[chosen.part - 1 :][:1] if chosen.part else arms)]
 
 
+def _say_alike(study: Study, chosen: Options, console: Console) -> None:
+    """One line about methods that a study's settings make the same, of which the tables show one."""
+
+    def name(arm: Arm) -> str:
+        return f"{arm.method} {box_studies.text(arm, chosen.preset, chosen.updates)}".strip()
+
+    same = [f"{name(arm)} is {name(one)}" for arm, one in box_studies.alike(study.arms, chosen.preset, chosen.updates)]
+    if same:
+        console.print(f"{study.name}: the same settings are trained and shown once: {', '.join(same)}")
+
+
 def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> tuple[int, list[dict[str, Any]]]:
     """Make the runs of studies -> exit code, and their summary rows."""
     planned = {study: groups_of(study, chosen) for study in wanted}
+    for study in wanted:
+        _say_alike(study, chosen, console)
     if chosen.workers > 1:
         runs = [
             at_once.of_group(group, EXPERIMENT, chosen, only="" if study.name == "custom" else study.name, part=part)

@@ -1,21 +1,21 @@
 """All algorithms of a suite: interquartile means, probabilities of improvement over BC, performance profiles.
 
-A suite is what the rows make one: algorithms that finished the same seeds on the same data sets, two or more of each,
-after the same number of updates.
+A suite is what the rows make one: algorithms, each at the settings of the claims' suite alone, that finished the same
+seeds on the same data sets, two or more of each, after the same number of updates.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.claims import SUITE
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.report import Interval, aggregate, stratified_bootstrap
 from jaxrl_suite.report.bootstrap import Statistic
@@ -45,13 +45,13 @@ def draw(results: Path) -> dict[str, Figure]:
 def suites(rows: pd.DataFrame) -> list[Suite]:
     """What can be compared in `rows`: data sets that most algorithms share, and the seeds that all of those share."""
     rows = rows[(rows["status"] == "finished") & rows["score_last"].notna()]
+    # Other settings of an algorithm, such as value heads, would count it several times among its family.
+    rows = rows[rows["settings"].fillna("") == rows["algo"].map(SUITE)]
     found = []
     for (preset, updates), group in rows.groupby(["preset", "updates"]):
-        lines = (group["algo"] + " " + group["settings"].fillna("")).str.strip()
-        cells = group.assign(line=lines).pivot(index=["line", "seed"], columns="dataset", values="score_last")
-        cells = cells.loc[:, cells.groupby("line").count().gt(0).sum() > 1].dropna()
-        cells = cells.rename(index=_short(list(cells.index.get_level_values("line").unique())), level="line")
-        algos = list(dict.fromkeys(cells.index.get_level_values("line")))
+        cells = group.pivot(index=["algo", "seed"], columns="dataset", values="score_last")
+        cells = cells.loc[:, cells.groupby("algo").count().gt(0).sum() > 1].dropna()
+        algos = list(dict.fromkeys(cells.index.get_level_values("algo")))
         if len(algos) < 2 or cells.shape[1] < 2:
             continue
         seeds = sorted(set.intersection(*(set(cells.loc[algo].index) for algo in algos)))
@@ -62,16 +62,10 @@ def suites(rows: pd.DataFrame) -> list[Suite]:
     return found
 
 
-def _short(lines: Sequence[str]) -> dict[str, str]:
-    """Line, `ravl critics=4`, -> its name: the algorithm, with its settings where an algorithm has several lines."""
-    algos = Counter(line.split()[0] for line in lines)
-    return {line: line if algos[line.split()[0]] > 1 else line.split()[0] for line in lines}
-
-
-def interval(statistic: Statistic, *scores: np.ndarray) -> Interval:
-    """An aggregate with its interval: bootstrap where there are ten seeds, else jackknife."""
+def interval(statistic: Statistic, *scores: np.ndarray, **more: Any) -> Interval:
+    """An aggregate with its interval: bootstrap where there are ten seeds, else jackknife with the options `more`."""
     if len(scores[0]) < FEWEST_RUNS:
-        return jackknife_interval(statistic, *scores)
+        return jackknife_interval(statistic, *scores, **more)
     return stratified_bootstrap(statistic, *scores, rng=np.random.default_rng(0))
 
 
@@ -79,15 +73,17 @@ def _figure(suite: Suite) -> Figure:
     figure = Figure(figsize=(10.5, 0.27 * len(suite.scores) + 2.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.15, 1, 1))
     order = sorted(suite.scores, key=lambda algo: float(aggregate.iqm(suite.scores[algo])))
-    _intervals(left, {algo: interval(aggregate.iqm, suite.scores[algo]) for algo in order})
+    iqms = {algo: interval(aggregate.iqm, suite.scores[algo]) for algo in order}
+    _intervals(left, iqms, "IQM of last scores, 95% interval")
     left.set_yticks(range(len(order)), order)
-    left.set_xlabel("IQM of last scores, 95% interval")
     if "bc" in suite.scores:
-        better, bc = aggregate.probability_of_improvement, suite.scores["bc"]
-        _intervals(middle, {algo: interval(better, suite.scores[algo], bc) if algo != "bc" else None for algo in order})
+        statistic, bc = aggregate.probability_of_improvement, suite.scores["bc"]
+        better = {
+            algo: interval(statistic, suite.scores[algo], bc, within=(0.0, 1.0)) for algo in order if algo != "bc"
+        }
+        _intervals(middle, {algo: better.get(algo) for algo in order}, "probability of improvement over BC")
         middle.axvline(0.5, color=GREY, linestyle="--", linewidth=1.2)
         middle.set_xlim(0, 1)
-        middle.set_xlabel("probability of improvement over BC")
         middle.set_yticks(range(len(order)), [""] * len(order))
     else:
         middle.set_axis_off()
@@ -98,18 +94,21 @@ def _figure(suite: Suite) -> Figure:
 
 
 def _colour(algo: str) -> str:
-    entry = registry.ALGORITHMS.get(algo.split()[0])
+    entry = registry.ALGORITHMS.get(algo)
     return COLOURS.get(entry.family if entry else "", GREY)
 
 
-def _intervals(axes: Axes, intervals: Mapping[str, Interval | None]) -> None:
-    """A line per algorithm: the estimate, with its interval where there is one."""
+def _intervals(axes: Axes, intervals: Mapping[str, Interval | None], label: str) -> None:
+    """A line per algorithm: the estimate with its interval, or hollow where there is none."""
     for place, (algo, found) in enumerate(intervals.items()):
         if found is None:
             continue
-        axes.plot(found.estimate, place, "o", color=_colour(algo), markersize=5)
+        fill = _colour(algo) if found.bounded else "white"
+        axes.plot(found.estimate, place, "o", color=_colour(algo), markerfacecolor=fill, markersize=5)
         if found.bounded:
             axes.plot([found.low, found.high], [place, place], color=_colour(algo), linewidth=1.6)
+    hollow = any(found is not None and not found.bounded for found in intervals.values())
+    axes.set_xlabel(f"{label}\nhollow: no interval, where seeds are too few or all tell the same" if hollow else label)
     axes.set_ylim(-0.6, len(intervals) - 0.4)
     axes.grid(axis="x", linewidth=0.4, alpha=0.5)
 

@@ -1,8 +1,8 @@
 """Learning curves of published rows, and how far critics promise more than their policy collects.
 
 Means over seeds, a line per algorithm and settings, with 95% t-intervals where there are few. Lines that made the same
-number of updates share a figure, and BC, the line to beat, is in each. Other precisions, value heads, mechanisms and
-world models of the same settings are left out: claims compare them.
+number of updates share a figure, and BC, the line to beat, is in each. Other precisions, value heads, step sizes of
+the critics, mechanisms and world models of the same settings are left out: claims compare them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from jaxrl_suite.report import mean_interval
 from jaxrl_suite.report.comparison import line_of
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
-# A line is told by its dashes, too: sixteen looks, then they come again.
-DASHES = ("-", "--", ":", (0, (6, 1, 1, 1, 1, 1)))
-LOOKS = [(colour, dashes) for dashes in DASHES for colour in (BLUE, ORANGE, GREEN, PURPLE)]
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
+DASHES = ("-", "--", ":", (0, (6, 1, 1, 1, 1, 1)))  # a line is told by them, too
 SHOWN = {"return_mean": "return per episode", "excess": "Q-value estimate − true return\n(discounted, from the start)"}
 EXPERIMENT = "offline_mbrl"
 MOST_BANDS = 6  # lines whose intervals can be told apart
@@ -34,7 +33,7 @@ def draw(results: Path) -> dict[str, Figure]:
     published = curves.read(folder / curves.CURVES)
     rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str})
     rows = rows[(rows["status"] == "finished") & rows["run_id"].isin(published)]
-    rows = rows[~rows["settings"].fillna("").str.contains(r"precision=|head=|lipschitz=|dynamics\.")]
+    rows = rows[~rows["settings"].fillna("").str.contains(r"precision=|head=|critic_lr=|lipschitz=|dynamics\.")]
     figures = {}
     to_beat = rows[(rows["algo"] == "bc") & (rows["settings"].fillna("") == "")]
     for (dataset, preset, updates), group in rows.groupby(["dataset", "preset", "updates"]):
@@ -49,6 +48,13 @@ def draw(results: Path) -> dict[str, Figure]:
     return figures
 
 
+def look(place: int) -> tuple[str, Any]:
+    """Colour and dashes of a figure's line, counted from 0; no two are alike."""
+    turn, colour = divmod(place, len(COLOURS))
+    # Beyond the named dashes, one dot more each time.
+    return COLOURS[colour], DASHES[turn] if turn < len(DASHES) else (0, (6, 1) + (1, 1) * (turn - 1))
+
+
 def _figure(points: pd.DataFrame, behaviour: float, title: str) -> Figure:
     """`points` has a row per line, seed and update."""
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
@@ -56,7 +62,7 @@ def _figure(points: pd.DataFrame, behaviour: float, title: str) -> Figure:
     bands = points["line"].nunique() <= MOST_BANDS
     for axis, (name, words) in zip(axes, SHOWN.items(), strict=True):
         for place, (line, mine) in enumerate(points.groupby("line")):
-            _curve(axis, mine, name, str(line), LOOKS[place % len(LOOKS)], bands)
+            _curve(axis, mine, name, str(line), look(place), bands)
         axis.set_xlabel("gradient updates of the agent")
         axis.set_ylabel(words)
     axes[0].axhline(behaviour, color=GREY, linestyle="-.", linewidth=1.2, label="mean return of the data")

@@ -20,6 +20,7 @@ GROWTH = {
     "weak": ("devices, batch in proportion", "seconds per update"),
 }
 EXPERIMENT = "throughput"
+COLOURS = {"float32": BLUE, "bfloat16": ORANGE}  # by precision
 
 
 def draw(results: Path) -> dict[str, Figure]:
@@ -27,25 +28,26 @@ def draw(results: Path) -> dict[str, Figure]:
     rows = pd.read_csv(results / EXPERIMENT / "summary.csv")
     rows = rows.drop_duplicates(["name", "precision"], keep="last")
     figures = {}
-    if {"matmul-float32", "bandwidth"} <= set(rows["name"]):
-        figures["throughput/roofline"] = _roofline(rows)
-    groups = [group for group in GROWTH if (rows["group"] == group).sum() > 1]
+    # Precision changes nothing of the machine, which each benchmark measures anew.
+    machine = rows[rows["group"] == "machine"].drop_duplicates("name", keep="last").set_index("name")["rate"]
+    if {"matmul-float32", "bandwidth"} <= set(machine.index):
+        figures["throughput/roofline"] = _roofline(rows, machine)
+    groups = [group for group in GROWTH if rows.loc[rows["group"] == group, "size"].nunique() > 1]
     if groups:
         figures["throughput/growth"] = _growth(rows, groups)
     return figures
 
 
-def _roofline(rows: pd.DataFrame) -> Figure:
+def _roofline(rows: pd.DataFrame, machine: pd.Series) -> Figure:
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.subplots()
-    rates = rows[rows["group"] == "machine"].set_index("name")["rate"]
-    peak, bandwidth = float(rates["matmul-float32"]), float(rates["bandwidth"])
+    peak, bandwidth = float(machine["matmul-float32"]), float(machine["bandwidth"])
     x = np.geomspace(1.0, 200.0, 200)
     axes.plot(x, np.minimum(peak, bandwidth * x), color=GREY, label=f"roof: {bandwidth:,.0f} GB/s, {peak:,.0f} GFLOP/s")
-    if "matmul-bfloat16" in rates:
-        axes.axhline(float(rates["matmul-bfloat16"]), color=GREY, linestyle="--", label="bfloat16 matrix product")
+    if "matmul-bfloat16" in machine:
+        axes.axhline(float(machine["matmul-bfloat16"]), color=GREY, linestyle="--", label="bfloat16 matrix product")
     shown = rows[rows["group"].isin(["table", "quick"]) & (rows["gflop_done"] > 0)]
-    for precision, colour in (("float32", BLUE), ("bfloat16", ORANGE)):
+    for precision, colour in COLOURS.items():
         part = shown[shown["precision"] == precision]
         if len(part):
             axes.plot(part["intensity"], part["rate"] * part["gflop_done"], "o", color=colour, label=precision)
@@ -86,15 +88,21 @@ def _short(number: float) -> str:
 
 
 def _cost(axes: Axes, group: str, rows: pd.DataFrame) -> None:
-    """Seconds of the work that should be flat, or in proportion to the size (the dashed line from the first point)."""
-    size, rate = rows["size"].to_numpy(float), rows["rate"].to_numpy(float)
-    seconds = {"horizon": 1_000 * size / rate, "population": size / rate}.get(group, 1.0 / rate)
-    axes.plot(size, seconds, "o-", color=BLUE, markersize=4)
+    """Seconds of the work by precision, which should be flat, or in proportion to the size (dashed, from the first)."""
+    work = {"horizon": 1_000 * rows["size"], "population": rows["size"]}.get(group, 1.0)
+    rows = rows.assign(seconds=work / rows["rate"])
     flat = group in ("buffer", "strong")
-    axes.plot(size, seconds[0] * (np.ones_like(size) if flat else size / size[0]), "--", color=GREEN, linewidth=1)
+    shown = {name: part for name in COLOURS if len(part := rows[rows["precision"] == name])}
+    for precision, part in shown.items():
+        size, seconds = part["size"].to_numpy(float), part["seconds"].to_numpy(float)
+        axes.plot(size, seconds, "o-", color=COLOURS[precision], markersize=4, label=precision)
+        axes.plot(size, seconds[0] * (np.ones_like(size) if flat else size / size[0]), "--", color=GREEN, linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel=GROWTH[group][0], ylabel=GROWTH[group][1])
-    axes.set_xticks(size, [_short(x) for x in size])
+    ticks = rows["size"].unique()
+    axes.set_xticks(ticks, [_short(x) for x in ticks])
     axes.set_xticks([], minor=True)
     axes.set_title("dashed: constant" if flat else "dashed: in proportion", color=GREY)
+    if len(shown) > 1:
+        axes.legend(frameon=False, fontsize=8)
     if flat:
-        axes.set_ylim(seconds.min() / 3, seconds.max() * 3)
+        axes.set_ylim(rows["seconds"].min() / 3, rows["seconds"].max() * 3)

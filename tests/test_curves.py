@@ -240,6 +240,20 @@ def test_the_figure_of_settings_and_of_a_lost_seed(folder, runs, tmp_path):
     assert len({(line.get_color(), line.get_linestyle()) for line in drawn.axes[0].get_lines()}) == 4
 
 
+def test_no_two_lines_of_a_figure_look_alike(folder, tmp_path):
+    """Eighteen lines; and a step size of the critics is none of them."""
+    taus = {f"tau={place}": float(place) for place in range(1, 18)} | {"critic_lr=0.003": 0.25}
+    make_run(tmp_path / "runs", "ravl", [0], {"": 0.5, **taus})
+    for settings, tau in taus.items():
+        add_rows(folder, make_rows("ravl", [0], settings, tau))
+    curves.publish(folder, tmp_path / "runs")
+    ((_, drawn),) = figure.draw(folder.parent).items()
+    handles, labels = drawn.legends[0].legend_handles, [text.get_text() for text in drawn.legends[0].get_texts()]
+    lines = [str(line._unscaled_dash_pattern) + line.get_color() for line in handles]
+    assert len(labels) == 19 and not any("critic_lr" in label for label in labels)  # with the mean of the data
+    assert len(set(lines)) == 19
+
+
 def test_lines_of_as_many_updates_share_a_figure_and_bc_is_in_each(folder, runs):
     curves.publish(folder, runs)
     summary = pd.read_csv(folder / "summary.csv", dtype={"run_id": str})

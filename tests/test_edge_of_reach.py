@@ -223,6 +223,16 @@ def test_processes_are_told_to_train_the_very_groups(monkeypatch, tmp_path, word
     assert len(groups) == len(set(groups)) > 1
 
 
+def test_methods_that_settings_make_the_same_are_told(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(at_once, "work_off", lambda runs, workers, console: 130)
+    words = ("--preset=smoke", "--workers=2", f"--out={tmp_path}", "--critics=3,5")
+    assert run(monkeypatch, *words, "--methods=base,minimum") == 130
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("once: minimum critics=3 is base critics=3, minimum is base critics=5")
+    assert run(monkeypatch, *words, "--methods=base,ravl") == 130
+    assert capsys.readouterr().out == ""
+
+
 # --- outside the box ---
 def test_settings_of_the_tasks_are_written_as_their_rows_say_them():
     """And every study trains settings of its own, all of them at the same number of updates."""

@@ -1,5 +1,7 @@
 """Comparing many algorithms on several data sets with few seeds: intervals, claims, figure."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from scipy import stats
 from experiments import claims, options, reproduce
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.report import aggregate, mean_interval
-from jaxrl_suite.report.claims import Needed, above_each, above_mean
+from jaxrl_suite.report.claims import Needed, above_each, above_mean, judge
 from jaxrl_suite.report.jackknife import jackknife_interval
 from jaxrl_suite.train import settings
 from paper_figs import algorithms
@@ -62,6 +64,19 @@ def test_two_seeds_and_missing_scores_have_no_bounds():
         jackknife_interval(aggregate.probability_of_improvement, np.ones((3, 2)), np.ones((4, 2)))
 
 
+def test_what_no_seed_changes_has_no_bounds_and_probabilities_stay_within_0_and_1():
+    """One task won and two lost by every run are no certain third; nothing is more than certain."""
+    bc = np.full((5, 3), 1.0)
+    saturated = jackknife_interval(aggregate.probability_of_improvement, bc * [2.0, 0.0, 0.0], bc)
+    assert saturated.estimate == pytest.approx(1 / 3) and not saturated.bounded
+    nearly = bc[:, :1] + np.array([[1.0], [1.0], [1.0], [1.0], [-1.0]])
+    free, kept = (
+        jackknife_interval(aggregate.probability_of_improvement, nearly, bc[:, :1], **more)
+        for more in ({}, {"within": (0.0, 1.0)})
+    )
+    assert free.high > 1.0 and kept == free._replace(high=1.0, low=max(free.low, 0.0))
+
+
 # --- Claims over several tasks ---
 @pytest.mark.parametrize("algo", claims.SUITE)
 def test_settings_of_the_suite_are_written_as_its_rows_say_them(algo):
@@ -104,6 +119,21 @@ def test_the_hardest_rival_decides():
     np.testing.assert_allclose(chosen.differences, apart["far"][:, 0])
 
 
+@pytest.mark.parametrize(("rivals", "said"), [(1, "not supported"), (8, "inconclusive")])
+def test_one_rival_of_many_refutes_by_bonferronis_interval(rivals, said):
+    """In the 95% interval ours is below the hardest rival, in that for one out of eight it is not."""
+    noise = np.array([[-2.0], [-1.0], [0.0], [1.0], [2.0]])
+    hard, ours = rows("0", 52.5 + np.hstack([noise, noise])), rows("ours", np.full((5, 2), 50.0))
+    easy = [row for name in range(1, rivals) for row in rows(str(name), 10.0 + np.hstack([noise, noise]))]
+    evidence = above_each("score_last", needed("ours"), {str(name): needed(str(name)) for name in range(rivals)})
+    claim = dataclasses.replace(claims.CLAIMS[0], evidence=evidence)
+    (found,) = judge([claim], [*ours, *hard, *easy])
+    assert found.interval.high < 0 and found.verdict == said
+    assert ("below at 99.4% (Bonferroni for 8 rivals)" in claims.record(found, "quick")["rule"]) == (rivals == 8)
+    hard = rows("0", 60.0 + np.hstack([noise, noise]))
+    assert judge([claim], [*ours, *hard, *easy])[0].verdict == "not supported"
+
+
 def test_a_rival_without_runs_leaves_the_claim_open():
     found = [*rows("ours", np.full((4, 2), 50.0)), *rows("easy", np.full((4, 2), 10.0))]
     evidence = above_each("score_last", needed("ours"), {"easy": needed("easy"), "absent": needed("absent")})
@@ -129,33 +159,37 @@ def table(*parts):
     return pd.DataFrame([row for part in parts for row in part])
 
 
+def suite_rows(algo, scores):
+    return rows(algo, scores, claims.SUITE[algo])
+
+
 def test_a_suite_is_what_finished_the_same_seeds_on_the_same_data():
-    more = rows("bc", np.arange(12.0).reshape(6, 2))
-    other = [row | {"updates": 7} for row in rows("ravl", np.zeros((6, 2)))]
-    alone = [row | {"dataset": "pendulum"} for row in rows("bc", np.zeros((3, 2)))[::2]]
-    broken = rows("mopo", np.ones((5, 2)))
+    more = suite_rows("bc", np.arange(12.0).reshape(6, 2))
+    other = [row | {"updates": 7} for row in suite_rows("ravl", np.zeros((6, 2)))]
+    alone = [row | {"dataset": "pendulum"} for row in suite_rows("bc", np.zeros((3, 2)))[::2]]
+    broken = suite_rows("mopo", np.ones((5, 2)))
     broken[-1]["status"] = "diverged"
-    (suite,) = algorithms.suites(table(more, rows("iql", np.ones((5, 2))), other, alone, broken))
+    (suite,) = algorithms.suites(table(more, suite_rows("iql", np.ones((5, 2))), other, alone, broken))
     assert (suite.name, suite.datasets, suite.seeds) == ("algorithms-quick-100", TASKS, (0, 1, 2, 3))
     np.testing.assert_array_equal(suite.scores["bc"], np.arange(8.0).reshape(4, 2))
     assert set(suite.scores) == {"bc", "iql", "mopo"}
 
 
-def test_settings_are_lines_of_their_own_where_an_algorithm_has_several():
-    plain, one, other = (np.full((3, 2), value) for value in (1.0, 2.0, 3.0))
-    found = [*rows("bc", plain), *rows("ravl", one, "critics=4"), *rows("ravl", other, "critics=4 diversity=0")]
-    (suite,) = algorithms.suites(table(found))
-    assert set(suite.scores) == {"bc", "ravl critics=4", "ravl critics=4 diversity=0"}
-    (suite,) = algorithms.suites(table(found[:12]))
-    assert set(suite.scores) == {"bc", "ravl"}
-    # Rows that do not enter the suite do not lengthen its names.
-    (suite,) = algorithms.suites(table(found[:12], rows("bc", plain, "hidden=8x8")[::2]))
-    assert set(suite.scores) == {"bc", "ravl"}
+def test_an_algorithm_counts_once_at_the_settings_of_the_suite():
+    ours, other = np.full((3, 2), 1.0), np.full((3, 2), 2.0)
+    heads = [row for algo in ("iql", "ravl") for row in rows(algo, other, f"{claims.SUITE[algo]} head=c51".strip())]
+    (suite,) = algorithms.suites(table(*(suite_rows(algo, ours) for algo in ("bc", "iql", "ravl")), heads))
+    assert set(suite.scores) == {"bc", "iql", "ravl"}
+    assert all((scores == 1.0).all() for scores in suite.scores.values())
 
 
 def test_rows_of_one_algorithm_or_one_data_set_make_no_suite():
-    assert algorithms.suites(table(rows("bc", np.ones((5, 2))))) == []
-    one = [row for row in (*rows("bc", np.ones((5, 2))), *rows("iql", np.ones((5, 2)))) if row["dataset"] == "hopper"]
+    assert algorithms.suites(table(suite_rows("bc", np.ones((5, 2))))) == []
+    one = [
+        row
+        for row in (*suite_rows("bc", np.ones((5, 2))), *suite_rows("iql", np.ones((5, 2))))
+        if row["dataset"] == "hopper"
+    ]
     assert algorithms.suites(table(one)) == []
 
 
@@ -164,7 +198,21 @@ def test_the_figure_shows_every_algorithm(tmp_path):
     folder = tmp_path / "offline_mbrl"
     folder.mkdir()
     names = ("bc", "ravl", "iql")
-    table(*(rows(algo, rng.normal(30.0, 5.0, (5, 2))) for algo in names)).to_csv(folder / "summary.csv", index=False)
+    table(*(suite_rows(algo, rng.normal(30.0, 5.0, (5, 2))) for algo in names)).to_csv(
+        folder / "summary.csv", index=False
+    )
     ((name, figure),) = algorithms.draw(tmp_path).items()
     assert name == "offline_mbrl/algorithms-quick-100"
     assert {label.get_text() for label in figure.axes[0].get_yticklabels()} == set(names)
+
+
+def test_an_estimate_without_interval_is_hollow():
+    """IQL wins one task and loses the other with every seed, RAVL does not."""
+    scores = {"bc": np.full((5, 2), 10.0), "iql": np.full((5, 2), (20.0, 0.0)), "ravl": np.full((5, 2), 20.0)}
+    scores["ravl"][0] = 0.0
+    (suite,) = algorithms.suites(table(*(suite_rows(algo, found) for algo, found in scores.items())))
+    left, axes, _ = algorithms._figure(suite).axes
+    hollow = [line.get_xydata()[0] for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
+    place = [label.get_text() for label in left.get_yticklabels()].index("iql")
+    np.testing.assert_array_equal(hollow, [[0.5, place]])
+    assert "hollow: no interval" in axes.get_xlabel()

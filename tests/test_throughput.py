@@ -12,6 +12,7 @@ import pytest
 from experiments import flops, measure, profiling, report, throughput, timing, workloads
 from experiments.workloads import Row
 from jaxrl_suite.errors import UserError
+from paper_figs import throughput as figure
 
 QUICK = ("--windows=1", "--seconds=0.05")
 SETTINGS = measure.Settings("float32", 1, 0.05)
@@ -164,6 +165,26 @@ def test_a_run_writes_rows_and_figure_and_keeps_them(monkeypatch, capsys, tmp_pa
     code, out, _ = run(monkeypatch, capsys, *words)
     assert code == 0 and out.count("measured before") == 3
     assert (tmp_path / "throughput" / "summary.csv").read_bytes() == before
+
+
+def test_both_precisions_of_a_machine_share_its_figures(tmp_path):
+    """README asks for both in one folder: the machine was measured with each, and growth is a line of each."""
+    measured = [
+        *(("machine", name, 0, 100.0) for name in ("matmul-float32", "matmul-bfloat16", "bandwidth")),
+        *(("critics", f"critics-{size}", size, 50.0 / size) for size in (2, 4)),
+    ]
+    rows = [
+        {"group": group, "name": name, "size": size, "rate": rate * faster, "precision": precision}
+        for precision, faster in (("float32", 1.0), ("bfloat16", 2.0))
+        for group, name, size, rate in measured
+    ]
+    (tmp_path / "throughput").mkdir()
+    pd.DataFrame(rows).assign(gflop_done=0.0).to_csv(tmp_path / "throughput" / "summary.csv", index=False)
+    drawn = figure.draw(tmp_path)
+    assert "roof: 200 GB/s, 200 GFLOP/s" in drawn["throughput/roofline"].axes[0].get_legend_handles_labels()[1]
+    lines = {line.get_label(): line.get_ydata() for line in drawn["throughput/growth"].axes[0].get_lines()}
+    np.testing.assert_allclose(lines["float32"], [0.04, 0.08])
+    np.testing.assert_allclose(lines["bfloat16"], [0.02, 0.04])
 
 
 def die(precision):

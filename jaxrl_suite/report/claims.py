@@ -31,6 +31,8 @@ class Evidence(NamedTuple):
 
     differences: np.ndarray  # [n] one per seed
     seeds: tuple[int, ...]
+    rivals: int = 1
+    """Of how many comparisons this is the least favourable one."""
 
 
 class Needed(NamedTuple):
@@ -124,19 +126,22 @@ class Finding(NamedTuple):
     adjusted_p: float  # Holm's, within the family
     seeds: tuple[int, ...]
     verdict: str
+    rivals: int = 1  # of its evidence
 
 
-def rule(claim: Claim) -> str:
-    """The rule of a claim in words."""
+def rule(claim: Claim, rivals: int = 1) -> str:
+    """The rule of a claim in words, with so many rivals in its evidence."""
     words = RULES[claim.kind].words.format(margin=claim.margin)
+    if rivals > 1:
+        words += f" at {1.0 - ALPHA / rivals:.1%} (Bonferroni for {rivals} rivals)"
     return f"{words}; Holm-adjusted p < {ALPHA:.2f} in family {claim.family}"
 
 
-def verdict(kind: str, margin: float, interval: Interval, adjusted_p: float) -> str:
-    """What an interval says. Without bounds nothing is decided."""
+def verdict(kind: str, margin: float, interval: Interval, adjusted_p: float, against: Interval | None = None) -> str:
+    """What an interval says; a wider one may stand for it, `against`, in speaking against. Without bounds, nothing."""
     if not interval.bounded:
         return INCONCLUSIVE
-    if RULES[kind].refutes(interval, margin):
+    if RULES[kind].refutes(interval if against is None else against, margin):
         return NOT_SUPPORTED
     return SUPPORTED if RULES[kind].supports(interval, margin) and adjusted_p < ALPHA else INCONCLUSIVE
 
@@ -159,8 +164,10 @@ def judge(claims: Sequence[Claim], rows: Rows) -> list[Finding]:
     findings = []
     for claim, evidence, p in zip(claims, found, adjusted, strict=True):
         interval = mean_interval(evidence.differences)
-        said = verdict(claim.kind, claim.margin, interval, float(p))
-        findings.append(Finding(claim, interval, float(p), evidence.seeds, said))
+        # Bonferroni: out of many rivals that are no better, the worst comparison is often below 0 by chance.
+        against = mean_interval(evidence.differences, 1.0 - ALPHA / evidence.rivals)
+        said = verdict(claim.kind, claim.margin, interval, float(p), against)
+        findings.append(Finding(claim, interval, float(p), evidence.seeds, said, evidence.rivals))
     return findings
 
 
@@ -203,14 +210,16 @@ def above_each(
     `ours` and each rival are the same algorithm on every task, in the same order; a difference is a mean over tasks.
     The hardest rival is the one with the largest p-value of the one-sided test against 0: where that is small, so are
     all the others (an intersection-union test, which needs no correction for the number of rivals, and has a p-value
-    that can be corrected with those of other claims). Without its rows nothing is found.
+    that can be corrected with those of other claims). That one of them is above ours does need it: see `judge`. Without
+    its rows nothing is found.
     """
 
     def evidence(rows: Rows) -> Evidence:
         mine = _over_tasks(rows, ours, metric)
         found = [_paired(mine, _over_tasks(rows, theirs, metric)) for theirs in rivals.values()]
         lacking = [one for one in found if len(one.differences) < 2]
-        return lacking[0] if lacking else max(found, key=lambda one: _one_sided(one.differences, 0.0))
+        hardest = lacking[0] if lacking else max(found, key=lambda one: _one_sided(one.differences, 0.0))
+        return hardest._replace(rivals=len(found))
 
     return evidence
 

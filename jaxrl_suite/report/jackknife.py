@@ -8,6 +8,8 @@ With five to eight seeds on three simulated tasks, 95% intervals of an IQM cover
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
@@ -17,10 +19,18 @@ from jaxrl_suite.report.bootstrap import Statistic
 from jaxrl_suite.report.stats import LEVEL, NAN, Interval, check_level
 
 
-def jackknife_interval(statistic: Statistic, *scores: ArrayLike, level: float = LEVEL) -> Interval:
+def jackknife_interval(
+    statistic: Statistic,
+    *scores: ArrayLike,
+    level: float = LEVEL,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
     """An aggregate of `scores` [seeds, tasks] of one or more algorithms with the same seeds, with its t-interval.
 
-    `n` counts seeds. No bounds with fewer than three seeds, or where a score is not finite.
+    `n` counts seeds. Bounds are clipped to `within`, what the aggregate can be: (0, 1) for a probability. No bounds
+    with fewer than three seeds, or where a score is not finite. None either where the estimate stays the same whichever
+    seed is left out, as a probability of improvement does where all pairs of runs on a task end alike: the jackknife
+    sees no spread there, and would be sure of what a few seeds cannot tell.
 
     Raises:
         ValueError: shapes or `level` make no sense.
@@ -36,7 +46,10 @@ def jackknife_interval(statistic: Statistic, *scores: ArrayLike, level: float = 
     if n < 3 or not all(np.isfinite(x).all() for x in samples):
         return Interval(estimate, NAN, NAN, n)
     without = [float(statistic(*(np.delete(x, seed, axis=0) for x in samples))) for seed in range(n)]
+    if np.allclose(without, estimate, rtol=1e-12, atol=0.0):
+        return Interval(estimate, NAN, NAN, n)
     # The standard error of the mean of the pseudo-values n * estimate - (n - 1) * without.
     spread = (n - 1) / np.sqrt(n) * np.std(without, ddof=1)
     half = float(scipy_stats.t.ppf((1.0 + level) / 2.0, n - 1) * spread)
-    return Interval(estimate, estimate - half, estimate + half, n)
+    low, high = np.clip((estimate - half, estimate + half), *within)
+    return Interval(estimate, float(low), float(high), n)
