@@ -14,7 +14,7 @@ from pathlib import Path
 from experiments import heads_maze, offline_mbrl, options, publishing, reproduce
 from experiments.heads_offline_claims import CLAIMS, FAULT_COMMAND, SEEDS, runs
 from jaxrl_suite.errors import UserError, exits_cleanly
-from jaxrl_suite.report.claims import REPORTED, judge
+from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.train.display import make_console
 from jaxrl_suite.values import heads
 
@@ -62,7 +62,8 @@ def main() -> int:
         return code
     rows = reproduce.rows_of(needed, asked)
     tested = [claim for claim in CLAIMS if set(claim.needs) <= set(needed)]
-    console.print(reproduce.shown(judge(tested, rows), reproduce.published_records(publishing.RESULTS, chosen.preset)))
+    found = reproduce.findings_of(tested, rows, chosen.preset)
+    console.print(reproduce.shown(found, reproduce.published_records(publishing.RESULTS, chosen.preset)))
     if chosen.publish:
         publishing.publish_all(rows, offline_mbrl.EXPERIMENT, chosen.out, console)
     return 0

@@ -83,6 +83,20 @@ def published_records(results: Path, preset: str) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in rows if row["preset"] == preset}
 
 
+def findings_of(tested: Sequence[Claim], rows: Sequence[Mapping[str, Any]], preset: str) -> list[Finding]:
+    """What rows of a preset say about some claims; the other claims of their families count as they are published."""
+    names, families = {claim.id for claim in tested}, {claim.family for claim in tested}
+    beside = [claim for claim in claims.CLAIMS if claim.family in families and claim.id not in names]
+    folders = {publishing.RESULTS / claim.experiment for claim in beside}
+    known = [
+        row
+        for folder in folders
+        for row in curves.joined(publishing.published(folder), curves.read(folder / curves.CURVES))
+        if row["preset"] == preset
+    ]
+    return judge(tested, rows, beside, known)
+
+
 def shown(findings: Sequence[Finding], published: Mapping[str, Mapping[str, Any]]) -> Table:
     """Findings for the terminal, beside what is published."""
     table = Table("claim", "difference [95% interval]", "n", "verdict", "published")
@@ -157,7 +171,9 @@ def main() -> int:
         return code
     rows = rows_of(needed, chosen)
     curved = curves.joined(rows, curves.of_rows(rows, chosen.out / offline_mbrl.EXPERIMENT))
-    console.print(shown(judge(tested, curved), published_records(publishing.RESULTS, chosen.preset)))
+    console.print(
+        shown(findings_of(tested, curved, chosen.preset), published_records(publishing.RESULTS, chosen.preset))
+    )
     if chosen.publish:
         publishing.publish_all(rows, offline_mbrl.EXPERIMENT, chosen.out, console)
     return 0

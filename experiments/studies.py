@@ -93,8 +93,9 @@ def show_claims(claims: Sequence[Claim], rows: Sequence[dict[str, Any]], preset:
     """What the rows say about the claims that they are enough for; nothing about runs of tuning seeds."""
     if any(row["seed"] >= REPORTED for row in rows):
         return
-    findings = [finding for finding in judge(claims, rows) if finding.interval.n]
-    if findings:
+    tested = [finding.claim for finding in judge(claims, rows) if finding.interval.n]
+    if tested:
+        findings = reproduce.findings_of(tested, rows, preset)
         console.print(reproduce.shown(findings, reproduce.published_records(publishing.RESULTS, preset)))
 
 
@@ -129,8 +130,7 @@ def publish(
         curved: the rows whose learning curves are published, if their runs left any.
     """
     folder = publishing.RESULTS / experiment
-    known = rundir.read_rows(folder / SUMMARY) if (folder / SUMMARY).exists() else []
-    fresh = {row["run_id"] for row in rows} - {row["run_id"] for row in known}
+    fresh = {row["run_id"] for row in rows} - {row["run_id"] for row in publishing.published(folder)}
     publishing.publish(rows, experiment, publishing.RESULTS)
     for name, columns in (beside or {}).items():
         mine = [row for row in rundir.read_rows(runs / name) if row["run_id"] in fresh]

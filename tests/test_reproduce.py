@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from experiments import at_once, claims, curves, options, publishing, reproduce
+from experiments import at_once, claims, curves, options, publishing, reproduce, studies
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import Interval, mean_interval
 from jaxrl_suite.report.claims import RULES, Needed, above, judge, verdict
@@ -227,6 +227,30 @@ def test_published_claims_follow_from_the_published_rows():
     found = pd.DataFrame(claims.records(published), columns=claims.COLUMNS)
     pd.testing.assert_frame_equal(table, found, check_dtype=False)
     assert (publishing.RESULTS / "CLAIMS.md").read_text(encoding="utf-8") == claims.overview(publishing.RESULTS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ravl-min-over-diversity",
+        "offline-hl-gauss-beats-mse-ravl-halfcheetah",
+        "offline-ravl-probabilistic-ensemble-beats-single",
+    ],
+)
+def test_a_claim_that_is_asked_alone_is_corrected_with_its_family(monkeypatch, name):
+    """From its own published rows each would be supported; with its family's others, as published, none is."""
+    rows = publishing.published(publishing.RESULTS / "offline_mbrl")
+    record = reproduce.published_records(publishing.RESULTS, "quick")[name]
+    (claim,) = (claim for claim in claims.CLAIMS if claim.id == name)
+    mine = [row for row in rows if Needed(row["algo"], row["dataset"], row["settings"]) in claim.needs]
+    mine = [row for row in mine if row["preset"] == "quick"]
+    (found,) = reproduce.findings_of([claim], mine, "quick")
+    assert claims.record(found, "quick")["adjusted_p"] == record["adjusted_p"]
+    assert (found.verdict, judge([claim], mine)[0].verdict) == (record["verdict"], "supported")
+    told = []
+    monkeypatch.setattr(reproduce, "shown", lambda findings, published: told.extend(findings) or "")
+    studies.show_claims(claims.CLAIMS, mine, "quick", Console(file=io.StringIO()))
+    assert {finding.claim.id: finding.adjusted_p for finding in told}[name] == found.adjusted_p
 
 
 @pytest.mark.parametrize(
