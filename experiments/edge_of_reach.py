@@ -39,6 +39,7 @@ from experiments import (
     edge_tasks,
     offline_mbrl,
     options,
+    publishing,
     studies,
 )
 from experiments.box_studies import EXPERIMENT, STUDIES, WORLD, Arm, Study
@@ -265,7 +266,7 @@ def main() -> int:
         raise UserError(f"--part is for --world={WORLD}; leave it out with --world={chosen.world}")
     if chosen.part < 0 or (chosen.part and (chosen.publish or chosen.workers > 1)):
         raise UserError(f"--part={chosen.part} is one program of a study; leave out --publish and --workers")
-    studies.check_publish(chosen.publish, chosen.preset, options.parse_seeds(chosen.seeds or "1"))
+    publishing.check(chosen.publish, chosen.preset, options.parse_seeds(chosen.seeds or "1"))
     if chosen.world != WORLD:
         return run_task(chosen, console)
     chosen = replace(chosen, episodes=chosen.episodes or EPISODES)

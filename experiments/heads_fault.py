@@ -53,6 +53,7 @@ def main() -> int:
     seeds = options.parse_seeds(chosen.seeds)
     if max(seeds) >= REPORTED:
         raise UserError(f"--seeds={chosen.seeds}: reported seeds are 0 to {REPORTED - 1}; others are for tuning")
+    publishing.check(chosen.publish, chosen.preset, seeds)
     console = make_console()
     needed = {runs("iql", head): seeds for head in (FAULT, "hl_gauss", "mse")}
     asked = reproduce.Options(preset=chosen.preset, out=chosen.out)

@@ -14,11 +14,24 @@ from jaxrl_suite import data
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import comparison, formats, tables
+from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.train import rundir, session
 
 RESULTS = offline_mbrl.PUBLISHED
 PRESET = "quick"  # that of the README's tables
 END = "<!-- /table -->"
+
+
+def check(publish: bool, preset: str, seeds: Sequence[int]) -> None:
+    """Refuse to publish what nobody should cite, before it is made.
+
+    Raises:
+        UserError: tuning seeds, or the preset of seconds.
+    """
+    if publish and preset == "smoke":
+        raise UserError("--publish takes no runs of --preset=smoke, which only try the code; take quick or paper")
+    if publish and max(seeds, default=0) >= REPORTED:
+        raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}; others are for tuning")
 
 
 def publish_all(rows: Sequence[dict], experiment: str, runs: Path, console: Console) -> None:

@@ -164,6 +164,7 @@ def main() -> int:
     seeds = options.parse_seeds(chosen.seeds) if chosen.seeds else ()
     if max(seeds, default=0) >= REPORTED:
         raise UserError(f"--seeds={chosen.seeds}: reported seeds are 0 to {REPORTED - 1}; others are for tuning")
+    publishing.check(chosen.publish, chosen.preset, seeds)
     console = make_console()
     needed = runs_of(tested, seeds)
     code = run_all(needed, chosen, console)

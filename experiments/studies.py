@@ -12,7 +12,6 @@ import numpy as np
 from rich.console import Console
 
 from experiments import curves, publishing, report, reproduce
-from jaxrl_suite.errors import UserError
 from jaxrl_suite.report.claims import REPORTED, Claim, judge
 from jaxrl_suite.train import interrupts, loop, rundir, session
 from jaxrl_suite.train.display import Display
@@ -97,18 +96,6 @@ def show_claims(claims: Sequence[Claim], rows: Sequence[dict[str, Any]], preset:
     if tested:
         findings = reproduce.findings_of(tested, rows, preset)
         console.print(reproduce.shown(findings, reproduce.published_records(publishing.RESULTS, preset)))
-
-
-def check_publish(publish: bool, preset: str, seeds: Sequence[int]) -> None:
-    """Refuse to publish what nobody should cite, before it is made.
-
-    Raises:
-        UserError: tuning seeds, or the preset of seconds.
-    """
-    if publish and preset == "smoke":
-        raise UserError("--publish takes no runs of --preset=smoke, which only try the code; take quick or paper")
-    if publish and max(seeds) >= REPORTED:
-        raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}; others are for tuning")
 
 
 def publish(

@@ -39,6 +39,7 @@ from experiments import (
     heads_shifts,
     heads_studies,
     options,
+    publishing,
     studies,
 )
 from experiments.heads_studies import (
@@ -56,7 +57,6 @@ from experiments.heads_studies import (
 )
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
-from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.train import identity, rundir, session
 from jaxrl_suite.train.display import Display, make_console
 
@@ -114,8 +114,7 @@ def chosen_studies(chosen: Options) -> list[Study]:
         raise UserError(f"--updates={chosen.updates}: give a positive multiple of {multiple}, for the evaluations")
     if chosen.publish and chosen.updates:
         raise UserError("--publish is for runs at the preset's updates; leave out --updates")
-    if chosen.publish and max(options.parse_seeds(chosen.seeds or "1")) >= REPORTED:
-        raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}; others are for tuning")
+    publishing.check(chosen.publish, chosen.preset, options.parse_seeds(chosen.seeds or "1"))
     return wanted
 
 

@@ -64,18 +64,19 @@ def test_tuning_trains_all_step_sizes_of_a_head_in_one_program_on_tuning_seeds()
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("command", "words", "says"),
     [
-        (["--seeds=3"], "tuning takes seeds from 1000 on"),
-        (["--algo=iql,bc"], "unknown algorithm of this tuning 'bc'"),
-        (["--publish", "--preset=smoke"], "--publish is for the default seeds"),
-        (["--workers=0"], "workers"),
+        (heads_tuning, ["--seeds=3"], "tuning takes seeds from 1000 on"),
+        (heads_tuning, ["--algo=iql,bc"], "unknown algorithm of this tuning 'bc'"),
+        (heads_tuning, ["--publish", "--preset=smoke"], "--publish is for the default seeds"),
+        (heads_tuning, ["--workers=0"], "workers"),
+        (heads_fault, ["--publish", "--preset=smoke"], "only try the code"),
     ],
 )
-def test_tuning_refuses_what_it_cannot_do(words, says, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["heads_tuning", *words])
+def test_what_cannot_be_done_is_refused(command, words, says, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", [command.__name__, *words])
     with pytest.raises(SystemExit) as left:
-        heads_tuning.main()
+        command.main()
     assert left.value.code == 2
     assert says in capsys.readouterr().err
 

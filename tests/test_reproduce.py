@@ -258,6 +258,7 @@ def test_a_claim_that_is_asked_alone_is_corrected_with_its_family(monkeypatch, n
     [
         (["--only=ravl-beats-bd"], "did you mean ravl-beats-bc"),
         (["--seeds=1000:1002"], "reported seeds are 0 to 99"),
+        (["--publish", "--preset=smoke"], "only try the code"),
         (["--preset=quik"], "did you mean quick"),
     ],
 )

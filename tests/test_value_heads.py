@@ -226,6 +226,7 @@ def run(monkeypatch, *words):
         ("--updates=-5", "multiple of 5"),
         ("--updates=5 --only=online", "multiple of 20"),
         ("--bins=5", "unknown option"),
+        ("--publish --preset=smoke", "only try the code"),
     ],
 )
 def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, rates, word, said):
