@@ -48,11 +48,11 @@ class Options:
     """Add the rows to results/, and renew its claims, its page and the table in the README."""
 
 
-def chosen_claims(only: str) -> list[Claim]:
-    """The claims to test.
+def chosen_claims(only: str, preset: str = "quick") -> list[Claim]:
+    """The claims to test, of those that are about a preset.
 
     Raises:
-        UserError: no claim has that id.
+        UserError: no claim has that id, or it is about another preset.
     """
     elsewhere = {claim.id: claim.command for claim in claims.CLAIMS if claim.command}
     if only in elsewhere:
@@ -60,7 +60,13 @@ def chosen_claims(only: str) -> list[Claim]:
     known = {claim.id: claim for claim in claims.CLAIMS if not claim.command}
     if only and only not in known:
         raise unknown("claim", only, known)
-    return [known[only]] if only else list(known.values())
+    asked = [known[only]] if only else list(known.values())
+    fitting = [claim for claim in asked if claim.preset in ("", preset)]
+    if only and not fitting:
+        raise UserError(
+            f"--only={only}: this claim is about --preset={known[only].preset}; leave out --preset={preset}"
+        )
+    return fitting
 
 
 def runs_of(chosen: Sequence[Claim], seeds: Sequence[int]) -> dict[Needed, Sequence[int]]:
@@ -160,7 +166,7 @@ def main() -> int:
     options.cache_programs()
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.reproduce", __doc__ or "")
     at_once.prepare(chosen.workers)
-    tested = chosen_claims(chosen.only)
+    tested = chosen_claims(chosen.only, chosen.preset)
     seeds = options.parse_seeds(chosen.seeds) if chosen.seeds else ()
     if max(seeds, default=0) >= REPORTED:
         raise UserError(f"--seeds={chosen.seeds}: reported seeds are 0 to {REPORTED - 1}; others are for tuning")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from experiments import (
     at_once,
@@ -253,6 +254,17 @@ def test_every_claim_about_a_task_rests_on_runs_of_its_studies():
         for arm in arms
     }
     assert {need for claim in edge_claims.CLAIMS for need in claim.needs} <= trained
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"), [({}, False), ({"preset": "paper"}, True), ({"updates": 50}, True), ({"world": "box"}, False)]
+)
+def test_where_claims_are_about_other_runs_it_is_said(changes, said, capsys):
+    """They name the quick preset's settings: at another nothing was judged, and nothing said."""
+    chosen = dataclasses.replace(edge_of_reach.Options(world="hopper"), **changes)
+    edge_of_reach.judged([], chosen, Console())
+    assert ("no verdicts: the claims about hopper are for --preset=quick" in capsys.readouterr().out) == said
+    assert {claim.preset for claim in edge_claims.CLAIMS} == {"quick"}
 
 
 def test_a_score_that_there_is_not_is_a_dash():

@@ -63,6 +63,14 @@ def test_tuning_trains_all_step_sizes_of_a_head_in_one_program_on_tuning_seeds()
         assert len(run.run_ids) == len(RATES) * 3
 
 
+@pytest.mark.parametrize(("preset", "usual"), [("quick", 1e-3), ("paper", 3e-4)])
+def test_a_row_that_names_no_step_size_has_its_presets(preset, usual, monkeypatch):
+    row = dict.fromkeys(heads_tuning.COLUMNS, 0) | {"algo": "iql", "dataset": DATASETS[0], "preset": preset}
+    rows = [row | {"settings": text} for text in ("head=mse", "head=mse critic_lr=0.003")]
+    monkeypatch.setattr(heads_tuning.tasks, "rows_of", lambda runs: rows)
+    assert [found["critic_lr"] for found in heads_tuning.rows_of({("iql", "mse"): []})] == [usual, 0.003]
+
+
 @pytest.mark.parametrize(
     ("command", "words", "says"),
     [

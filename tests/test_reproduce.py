@@ -14,11 +14,12 @@ from rich.console import Console
 from scipy import stats as scipy_stats
 
 from experiments import at_once, claims, curves, options, publishing, reproduce, studies
+from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import Interval, mean_interval
 from jaxrl_suite.report.claims import RULES, Needed, above, judge, verdict
 from jaxrl_suite.sweep import tasks
-from jaxrl_suite.train import rundir, session
+from jaxrl_suite.train import rundir, session, settings
 from paper_figs import offline_mbrl as figure
 from paper_figs.__main__ import main as draw_all
 
@@ -107,6 +108,15 @@ def test_a_claim_about_settings_makes_their_runs():
     shared, _, config = options.offline(words, "test", "")
     assert (shared.algo, shared.dataset, shared.seeds, shared.preset) == ("ravl", "made-up", "0:8", "smoke")
     assert (config.diversity, config.hidden, config.dynamics.members) == (0.0, (64, 64), 3)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "paper"])
+def test_the_rows_of_the_runs_are_those_that_the_claims_ask_for(preset):
+    """A field at its preset's value is not told in a row: a claim that names it there would find no rows."""
+    needs = dict.fromkeys(need for claim in reproduce.chosen_claims("", preset) for need in claim.needs)
+    for need in needs:
+        usual = settings.fields(registry.preset(registry.get(need.algo), preset, need.dataset))
+        assert not [name for name, text in reproduce.changed(need).items() if settings.shown(usual[name]) == text], need
 
 
 def test_several_at_a_time_are_the_same_runs(monkeypatch, tmp_path):
@@ -258,6 +268,7 @@ def test_a_claim_that_is_asked_alone_is_corrected_with_its_family(monkeypatch, n
     [
         (["--only=ravl-beats-bd"], "did you mean ravl-beats-bc"),
         (["--seeds=1000:1002"], "reported seeds are 0 to 99"),
+        (["--only=offline-tuned-hl-gauss-beats-mse-iql", "--preset=paper"], "is about --preset=quick"),
         (["--publish", "--preset=smoke"], "only try the code"),
         (["--preset=quik"], "did you mean quick"),
     ],
