@@ -120,6 +120,8 @@ def chosen_studies(chosen: Options) -> list[Study]:
             raise unknown("study", name, STUDIES)
     if chosen.updates < 0 or chosen.episodes < 0:
         raise UserError(f"--updates={chosen.updates} --episodes={chosen.episodes}: give positive whole numbers")
+    if chosen.publish and chosen.episodes not in (0, EPISODES):  # rows do not say how many they had
+        raise UserError(f"--publish is for {EPISODES} episodes in the box; leave out --episodes={chosen.episodes}")
     wanted = [own] if own else [STUDIES[name] for name in names]
     if chosen.part and len(wanted) > 1:
         raise UserError(f"--part={chosen.part} is a program of one study; name that study with --only")

@@ -183,6 +183,7 @@ def run(monkeypatch, *words):
         ("--world=hopper --publish --seeds=1000:1002", "reported seeds, 0 to 99"),
         ("--world=hopper --publish --preset=smoke", "only try the code"),
         ("--world=hopper --episodes=-1", "positive whole number"),
+        ("--publish --episodes=5", "leave out --episodes=5"),
         ("--world=pendulun", "did you mean pendulum"),
         ("--workers=0", "between 1 and"),
         ("--workers=2 --fresh", "one process"),
