@@ -54,7 +54,7 @@ def chosen_claims(only: str, preset: str = "quick") -> list[Claim]:
     Raises:
         UserError: no claim has that id, or it is about another preset.
     """
-    elsewhere = {claim.id: claim.command for claim in claims.CLAIMS if claim.command}
+    elsewhere = {claim.id: claims.command_of(claim) for claim in claims.CLAIMS if claim.command}
     if only in elsewhere:
         raise UserError(f"--only={only}: the runs of this claim are made by {elsewhere[only]}")
     known = {claim.id: claim for claim in claims.CLAIMS if not claim.command}
@@ -181,6 +181,9 @@ def main() -> int:
     console.print(
         shown(findings_of(tested, curved, chosen.preset), published_records(publishing.RESULTS, chosen.preset))
     )
+    if not chosen.only:
+        others = sum(bool(claim.command) for claim in claims.CLAIMS)
+        console.print(f"{others} claims have commands of their own: see results/CLAIMS.md", markup=False)
     if chosen.publish:
         publishing.publish_all(rows, offline_mbrl.EXPERIMENT, chosen.out, console)
     return 0

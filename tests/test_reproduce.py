@@ -102,6 +102,17 @@ def test_rows_of_other_settings_are_other_runs(tmp_path):
     ]
 
 
+def test_without_a_choice_it_says_how_many_claims_have_commands_of_their_own(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(reproduce, "run_all", lambda *_: 0)
+    monkeypatch.setattr(reproduce, "rows_of", lambda *_: [])
+    for words, said in (([], True), (["--only=ravl-beats-bc"], False)):
+        monkeypatch.setattr(sys, "argv", ["reproduce", f"--out={tmp_path}", *words])
+        with pytest.raises(SystemExit) as stop:
+            reproduce.main()
+        assert stop.value.code == 0
+        assert ("claims have commands of their own: see results/CLAIMS.md" in capsys.readouterr().out) == said
+
+
 def test_a_claim_about_settings_makes_their_runs():
     asked = Needed("ravl", "made-up", "diversity=0 hidden=64x64 dynamics.members=3")
     words = reproduce.words_of(asked, "0:8", reproduce.Options(preset="smoke"))
@@ -267,6 +278,7 @@ def test_a_claim_that_is_asked_alone_is_corrected_with_its_family(monkeypatch, n
     ("words", "expected"),
     [
         (["--only=ravl-beats-bd"], "did you mean ravl-beats-bc"),
+        (["--only=hopper-long-mbpo-hops"], "--mechanisms=layer-norm --preset=long"),
         (["--seeds=1000:1002"], "reported seeds are 0 to 99"),
         (["--only=offline-tuned-hl-gauss-beats-mse-iql", "--preset=paper"], "is about --preset=quick"),
         (["--publish", "--preset=smoke"], "only try the code"),
