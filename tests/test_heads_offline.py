@@ -4,7 +4,17 @@ import pathlib
 
 import pytest
 
-from experiments import heads_fault, heads_maze, heads_offline_claims, heads_tuning, offline_mbrl, options, reproduce
+from experiments import (
+    claims,
+    heads_fault,
+    heads_maze,
+    heads_offline_claims,
+    heads_tuning,
+    offline_mbrl,
+    options,
+    publishing,
+    reproduce,
+)
 from experiments.heads_offline_claims import CLAIMS, DATASETS, RATES, SMALLER, rates, runs
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.values import heads
@@ -49,6 +59,26 @@ def test_every_algorithm_has_a_claim_on_every_data_set_and_on_all_together():
             *({dataset} for dataset in DATASETS),
             set(DATASETS),
         ]
+
+
+def test_what_the_fault_does_is_corrected_with_its_families(monkeypatch):
+    """Also where a claim is of a family whose other runs are none of this command's."""
+    published = reproduce.published_records(publishing.RESULTS, "quick")
+    rows = [row for row in publishing.published(publishing.RESULTS / "offline_mbrl") if row["preset"] == "quick"]
+    told = []
+    monkeypatch.setattr(reproduce, "run_all", lambda *_: 0)
+    monkeypatch.setattr(
+        reproduce,
+        "rows_of",
+        lambda needed, _: [row for row in rows if (row["algo"], row["dataset"], row["settings"]) in needed],
+    )
+    monkeypatch.setattr(reproduce, "shown", lambda findings, _: told.extend(findings) or "")
+    monkeypatch.setattr("sys.argv", ["heads_fault"])
+    with pytest.raises(SystemExit):
+        heads_fault.main()
+    found = {finding.claim.id: claims.record(finding, "quick")["adjusted_p"] for finding in told}
+    assert found == {name: published[name]["adjusted_p"] for name in found}
+    assert "offline-hl-gauss-beats-mse-iql" in found
 
 
 # --- step sizes of their own ---
