@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments import curves, options, studies
+from experiments import curves, options, publishing, studies
 from jaxrl_suite.algorithms import dqn_atari
 from jaxrl_suite.algorithms.registry import Entry
 from jaxrl_suite.envs import atari, pool
@@ -117,7 +117,7 @@ def plans_of(chosen: Options) -> list[Plan]:
     specs = [atari.spec(game.strip()) for game in chosen.game.split(",")]
     heads = [head.strip() for head in chosen.head.split(",")]
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else SEEDS))
-    studies.check_publish(chosen.publish, chosen.preset, seeds)
+    publishing.check(chosen.publish, chosen.preset, seeds)
     if chosen.publish and chosen.steps:
         raise UserError("--publish is for runs of the preset's steps; leave out --steps")
     pool.library()

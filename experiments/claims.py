@@ -206,15 +206,20 @@ def record(finding: Finding, preset: str) -> dict[str, object]:
         "verdict": finding.verdict,
         "seeds": " ".join(map(str, finding.seeds)),
         "preset": preset,
-        "command": f"{_command(claim, preset)}{_span(finding.seeds)}",
+        "command": _each_with(command_of(claim, preset), _span(finding.seeds)),
     }
 
 
-def _command(claim: Claim, preset: str = "") -> str:
+def command_of(claim: Claim, preset: str = "") -> str:
     """What makes a claim's runs, at a preset or at its own."""
     preset = preset or claim.preset
     command = claim.command or f"python -m experiments.reproduce --only={claim.id}"
-    return f"{command} --preset={preset}" if preset else command
+    return _each_with(command, f" --preset={preset}" if preset else "")
+
+
+def _each_with(command: str, option: str) -> str:
+    """A command with an option, which each part of several (`a && b`) takes."""
+    return " && ".join(f"{part}{option}" for part in command.split(" && "))
 
 
 def _span(seeds: Sequence[int]) -> str:
@@ -254,6 +259,6 @@ def overview(results: Path) -> str:
 
 def _without_runs(judged: set[str]) -> list[str]:
     """A table with a line per family and command of the claims that are not judged yet; nothing where all are."""
-    lacking = collections.Counter((claim.family, _command(claim)) for claim in CLAIMS if claim.id not in judged)
+    lacking = collections.Counter((claim.family, command_of(claim)) for claim in CLAIMS if claim.id not in judged)
     head = ["", "## No runs yet", "", "| family | claims | command |", "| --- | ---: | --- |"] if lacking else []
     return head + [f"| {family} | {count} | `{command}` |" for (family, command), count in lacking.items()]

@@ -39,6 +39,7 @@ from experiments import (
     edge_tasks,
     offline_mbrl,
     options,
+    publishing,
     studies,
 )
 from experiments.box_studies import EXPERIMENT, STUDIES, WORLD, Arm, Study
@@ -119,6 +120,8 @@ def chosen_studies(chosen: Options) -> list[Study]:
             raise unknown("study", name, STUDIES)
     if chosen.updates < 0 or chosen.episodes < 0:
         raise UserError(f"--updates={chosen.updates} --episodes={chosen.episodes}: give positive whole numbers")
+    if chosen.publish and chosen.episodes not in (0, EPISODES):  # rows do not say how many they had
+        raise UserError(f"--publish is for {EPISODES} episodes in the box; leave out --episodes={chosen.episodes}")
     wanted = [own] if own else [STUDIES[name] for name in names]
     if chosen.part and len(wanted) > 1:
         raise UserError(f"--part={chosen.part} is a program of one study; name that study with --only")
@@ -211,7 +214,10 @@ def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> t
 
 
 def judged(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
-    """What the rows say about this experiment's claims."""
+    """What the rows say about this experiment's claims, or why they say nothing."""
+    if chosen.world != WORLD and (chosen.preset, chosen.updates) != (edge_claims.PRESET, 0):
+        usual = f"--preset={edge_claims.PRESET} and its updates"
+        console.print(f"no verdicts: the claims about {chosen.world} are for {usual}", markup=False)
     studies.show_claims((*box_claims.CLAIMS, *edge_claims.CLAIMS), rows, chosen.preset, console)
 
 
@@ -278,7 +284,7 @@ def main() -> int:
         raise UserError(f"--part is for --world={WORLD}; leave it out with --world={chosen.world}")
     if chosen.part < 0 or (chosen.part and (chosen.publish or chosen.workers > 1)):
         raise UserError(f"--part={chosen.part} is one program of a study; leave out --publish and --workers")
-    studies.check_publish(chosen.publish, chosen.preset, options.parse_seeds(chosen.seeds or "1"))
+    publishing.check(chosen.publish, chosen.preset, options.parse_seeds(chosen.seeds or "1"))
     if chosen.world != WORLD:
         return run_task(chosen, console)
     chosen = replace(chosen, episodes=chosen.episodes or EPISODES)

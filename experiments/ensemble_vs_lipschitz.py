@@ -24,7 +24,16 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from experiments import at_once, curves, lipschitz_arms, lipschitz_claims, lipschitz_probes, options, studies
+from experiments import (
+    at_once,
+    curves,
+    lipschitz_arms,
+    lipschitz_claims,
+    lipschitz_probes,
+    options,
+    publishing,
+    studies,
+)
 from experiments.lipschitz_arms import AGENT, EXPERIMENT, HOST_AGENT, SOLVED, Arm
 from jaxrl_suite import mesh
 from jaxrl_suite.algorithms import registry as algorithms
@@ -232,7 +241,7 @@ def main() -> int:
     arms = lipschitz_arms.asked(chosen.env, chosen.preset, *named)
     display = Display(console)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
-    studies.check_publish(chosen.publish, chosen.preset, seeds)
+    publishing.check(chosen.publish, chosen.preset, seeds)
     at_once.prepare(chosen.workers, chosen.fresh)
     if chosen.extend and chosen.fresh:
         raise UserError("--extend goes on from runs in --out, --fresh starts over: leave one of them out")

@@ -14,7 +14,7 @@ from pathlib import Path
 from experiments import heads_maze, offline_mbrl, options, publishing, reproduce
 from experiments.heads_offline_claims import CLAIMS, FAULT_COMMAND, SEEDS, runs
 from jaxrl_suite.errors import UserError, exits_cleanly
-from jaxrl_suite.report.claims import REPORTED, judge
+from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.train.display import make_console
 from jaxrl_suite.values import heads
 
@@ -53,6 +53,7 @@ def main() -> int:
     seeds = options.parse_seeds(chosen.seeds)
     if max(seeds) >= REPORTED:
         raise UserError(f"--seeds={chosen.seeds}: reported seeds are 0 to {REPORTED - 1}; others are for tuning")
+    publishing.check(chosen.publish, chosen.preset, seeds)
     console = make_console()
     needed = {runs("iql", head): seeds for head in (FAULT, "hl_gauss", "mse")}
     asked = reproduce.Options(preset=chosen.preset, out=chosen.out)
@@ -62,7 +63,8 @@ def main() -> int:
         return code
     rows = reproduce.rows_of(needed, asked)
     tested = [claim for claim in CLAIMS if set(claim.needs) <= set(needed)]
-    console.print(reproduce.shown(judge(tested, rows), reproduce.published_records(publishing.RESULTS, chosen.preset)))
+    found = reproduce.findings_of(tested, rows, chosen.preset)
+    console.print(reproduce.shown(found, reproduce.published_records(publishing.RESULTS, chosen.preset)))
     if chosen.publish:
         publishing.publish_all(rows, offline_mbrl.EXPERIMENT, chosen.out, console)
     return 0

@@ -279,11 +279,12 @@ def rates(path: Path = TUNING) -> dict[tuple[str, str], float]:
         UserError: there is no table, or it lacks a head.
     """
     if not path.exists():
-        raise UserError(f"there is no {path}; make it with python -m experiments.value_heads --tune")
+        raise UserError(f"there is no {path}; make it with python -m experiments.value_heads --tune --publish")
     best: dict[tuple[str, str], float] = {}
     for (problem, head), scores in pd.read_csv(path).groupby(["problem", "head"]):
         best[str(problem), str(head)] = float(scores.groupby("rate")["score"].mean().idxmax())  # type: ignore[arg-type]
     lacking = sorted({(problem, head) for problem in TUNED for head in TUNED[problem]} - set(best))
     if lacking:
-        raise UserError(f"{path} lacks {lacking[0]}; make it anew with python -m experiments.value_heads --tune")
+        command = "python -m experiments.value_heads --tune --publish"
+        raise UserError(f"{path} lacks {lacking[0]}; make it anew with {command}")
     return best | {(MAZE, "one_sided"): best[MAZE, "hl_gauss"]}

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from experiments import heads_offline_claims, options, plans
 from experiments.heads_offline_claims import DATASET, RATES, SMALLER, TUNED, TUNING
+from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.sweep import tasks
@@ -91,7 +92,8 @@ def rows_of(planned: dict[tuple[str, str], list[tasks.Run]]) -> list[dict[str, A
     for (_, head), runs in planned.items():
         for row in tasks.rows_of(runs):
             changed = dict(word.split("=", 1) for word in row["settings"].split())
-            rate = float(changed.get("critic_lr", RATES[len(RATES) // 2]))
+            usual = registry.preset(registry.get(row["algo"]), row["preset"], row["dataset"])
+            rate = float(changed.get("critic_lr", usual.critic_lr))
             found.append({name: {**row, "head": head, "critic_lr": rate}[name] for name in COLUMNS})
     return found
 

@@ -284,8 +284,9 @@ def _learnt(steps: int = 0) -> tuple[Claim, ...]:
     def command(*needs: Needed) -> str:
         models = ",".join(dict.fromkeys(need.algo for need in needs))
         mechanisms = LAYER_NORM if all("layer_norm" in need.settings for need in needs) else f"{LAYER_NORM},none"
-        where = "--env=hopper --host" + (f" --steps={steps} --extend" if steps else "")
-        return f"python -m experiments.{EXPERIMENT} {where} --models={models} --mechanisms={mechanisms}"
+        made = f"python -m experiments.{EXPERIMENT} --env=hopper --host --models={models} --mechanisms={mechanisms}"
+        # What is extended has to be there, with the same seeds in one program.
+        return f"{made} && {made} --steps={steps} --extend" if steps else made
 
     def hops(name: str, words: str, needs: Needed, seeds: int = SEEDS, added: str = "") -> Claim:
         return claim(

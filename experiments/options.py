@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import re
 import sys
@@ -26,6 +27,7 @@ from jaxrl_suite.train import sinks
 
 PRESETS = ("smoke", "quick", "paper")
 GROUPS = ("--shared", "--config")  # fields of a command line's dataclass whose names are not part of the options
+SHARES = ("gamma", "tau", "expectile")  # settings that are at most one, in every algorithm that has them
 T = TypeVar("T")
 
 
@@ -162,7 +164,7 @@ def _options(value: Any, prefix: str = "--") -> list[str]:
 
 def require_positive(config: Any, prefix: str = "--") -> None:
     """Refuse sizes below one anywhere in a config: whole numbers, and the entries of tuples of whole numbers. Those
-    that may be none (metadata `zero`) start at zero.
+    that may be none (metadata `zero`) start at zero. Other numbers are finite, and shares at most one.
 
     Raises:
         UserError: naming the option.
@@ -175,8 +177,12 @@ def require_positive(config: Any, prefix: str = "--") -> None:
         if any(isinstance(n, int) and not isinstance(n, bool) and n < least for n in numbers):
             raise UserError(f"{option}={value} must be at least {least}; give a positive whole number")
         signed = item.metadata.get("signed") or "log_var" in item.name
-        if any(isinstance(n, float) and (n < 0 or n != n) for n in numbers) and not signed:
+        if any(isinstance(n, float) and n < 0 for n in numbers) and not signed:
             raise UserError(f"{option}={value} must not be negative; give a number of at least 0")
+        if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+            raise UserError(f"{option}={value} must be finite; give another number")
+        if item.name in SHARES and value > 1:
+            raise UserError(f"{option}={value} must not be above 1; give a number from 0 to 1")
 
 
 def offline(arguments: Sequence[str], prog: str, description: str) -> tuple[Shared, registry.Entry, Any]:

@@ -14,11 +14,24 @@ from jaxrl_suite import data
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import comparison, formats, tables
+from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.train import rundir, session
 
 RESULTS = offline_mbrl.PUBLISHED
 PRESET = "quick"  # that of the README's tables
 END = "<!-- /table -->"
+
+
+def check(publish: bool, preset: str, seeds: Sequence[int]) -> None:
+    """Refuse to publish what nobody should cite, before it is made.
+
+    Raises:
+        UserError: tuning seeds, or the preset of seconds.
+    """
+    if publish and preset == "smoke":
+        raise UserError("--publish takes no runs of --preset=smoke, which only try the code; take quick or paper")
+    if publish and max(seeds, default=0) >= REPORTED:
+        raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}; others are for tuning")
 
 
 def publish_all(rows: Sequence[dict], experiment: str, runs: Path, console: Console) -> None:
@@ -31,6 +44,12 @@ def publish_all(rows: Sequence[dict], experiment: str, runs: Path, console: Cons
     console.print(f"published: {RESULTS}; figures: python -m paper_figs")
 
 
+def published(folder: Path) -> list[dict[str, Any]]:
+    """The summary rows of an experiment's results; none where nothing is published."""
+    path = folder / "summary.csv"
+    return rundir.read_rows(path) if path.exists() else []
+
+
 def publish(rows: Sequence[dict], experiment: str, results: Path) -> None:
     """Append the rows that are not published yet; write the experiment's claims and the overview anew.
 
@@ -38,11 +57,11 @@ def publish(rows: Sequence[dict], experiment: str, results: Path) -> None:
         UserError: with these rows the claims could not be judged; nothing has been written then.
     """
     path = results / experiment / "summary.csv"
-    published = rundir.read_rows(path) if path.exists() else []
-    known = {row["run_id"] for row in published}
+    there = published(path.parent)
+    known = {row["run_id"] for row in there}
     fresh = [row for row in rows if row["run_id"] not in known]
     known_curves = curves.read(path.with_name(curves.CURVES))
-    found = claims.records(curves.joined([*published, *fresh], known_curves), experiment)
+    found = claims.records(curves.joined([*there, *fresh], known_curves), experiment)
     path.parent.mkdir(parents=True, exist_ok=True)
     rundir.upsert_rows(path, fresh, session.SUMMARY_COLUMNS)
     pd.DataFrame(found, columns=claims.COLUMNS).to_csv(path.parent / "claims.csv", index=False)
@@ -85,11 +104,11 @@ def renew_readme(readme: Path) -> None:
         UserError: the markers are gone.
     """
     text = readme.read_text(encoding="utf-8")
-    published = rundir.read_rows(RESULTS / offline_mbrl.EXPERIMENT / "summary.csv")
+    rows = published(RESULTS / offline_mbrl.EXPERIMENT)
     for name, table in TABLES.items():
         head, found, rest = text.partition(start(name))
         _, ended, tail = rest.partition(END)
         if not (found and ended):
             raise UserError(f"README.md lacks the markers {start(name)} ... {END}; put them where the table belongs")
-        text = f"{head}{found}\n{table(published).strip()}\n{ended}{tail}"
+        text = f"{head}{found}\n{table(rows).strip()}\n{ended}{tail}"
     readme.write_text(text, encoding="utf-8")

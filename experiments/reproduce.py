@@ -48,19 +48,25 @@ class Options:
     """Add the rows to results/, and renew its claims, its page and the table in the README."""
 
 
-def chosen_claims(only: str) -> list[Claim]:
-    """The claims to test.
+def chosen_claims(only: str, preset: str = "quick") -> list[Claim]:
+    """The claims to test, of those that are about a preset.
 
     Raises:
-        UserError: no claim has that id.
+        UserError: no claim has that id, or it is about another preset.
     """
-    elsewhere = {claim.id: claim.command for claim in claims.CLAIMS if claim.command}
+    elsewhere = {claim.id: claims.command_of(claim) for claim in claims.CLAIMS if claim.command}
     if only in elsewhere:
         raise UserError(f"--only={only}: the runs of this claim are made by {elsewhere[only]}")
     known = {claim.id: claim for claim in claims.CLAIMS if not claim.command}
     if only and only not in known:
         raise unknown("claim", only, known)
-    return [known[only]] if only else list(known.values())
+    asked = [known[only]] if only else list(known.values())
+    fitting = [claim for claim in asked if claim.preset in ("", preset)]
+    if only and not fitting:
+        raise UserError(
+            f"--only={only}: this claim is about --preset={known[only].preset}; leave out --preset={preset}"
+        )
+    return fitting
 
 
 def runs_of(chosen: Sequence[Claim], seeds: Sequence[int]) -> dict[Needed, Sequence[int]]:
@@ -81,6 +87,20 @@ def published_records(results: Path, preset: str) -> dict[str, dict[str, Any]]:
     tables = [pd.read_csv(path) for path in sorted(results.glob("*/claims.csv"))]
     rows: list[dict[str, Any]] = [row for table in tables for row in table.to_dict("records")]  # type: ignore[misc]
     return {row["id"]: row for row in rows if row["preset"] == preset}
+
+
+def findings_of(tested: Sequence[Claim], rows: Sequence[Mapping[str, Any]], preset: str) -> list[Finding]:
+    """What rows of a preset say about some claims; the other claims of their families count as they are published."""
+    names, families = {claim.id for claim in tested}, {claim.family for claim in tested}
+    beside = [claim for claim in claims.CLAIMS if claim.family in families and claim.id not in names]
+    folders = {publishing.RESULTS / claim.experiment for claim in beside}
+    known = [
+        row
+        for folder in folders
+        for row in curves.joined(publishing.published(folder), curves.read(folder / curves.CURVES))
+        if row["preset"] == preset
+    ]
+    return judge(tested, rows, beside, known)
 
 
 def shown(findings: Sequence[Finding], published: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -146,10 +166,11 @@ def main() -> int:
     options.cache_programs()
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.reproduce", __doc__ or "")
     at_once.prepare(chosen.workers)
-    tested = chosen_claims(chosen.only)
+    tested = chosen_claims(chosen.only, chosen.preset)
     seeds = options.parse_seeds(chosen.seeds) if chosen.seeds else ()
     if max(seeds, default=0) >= REPORTED:
         raise UserError(f"--seeds={chosen.seeds}: reported seeds are 0 to {REPORTED - 1}; others are for tuning")
+    publishing.check(chosen.publish, chosen.preset, seeds)
     console = make_console()
     needed = runs_of(tested, seeds)
     code = run_all(needed, chosen, console)
@@ -157,7 +178,12 @@ def main() -> int:
         return code
     rows = rows_of(needed, chosen)
     curved = curves.joined(rows, curves.of_rows(rows, chosen.out / offline_mbrl.EXPERIMENT))
-    console.print(shown(judge(tested, curved), published_records(publishing.RESULTS, chosen.preset)))
+    console.print(
+        shown(findings_of(tested, curved, chosen.preset), published_records(publishing.RESULTS, chosen.preset))
+    )
+    if not chosen.only:
+        others = sum(bool(claim.command) for claim in claims.CLAIMS)
+        console.print(f"{others} claims have commands of their own: see results/CLAIMS.md", markup=False)
     if chosen.publish:
         publishing.publish_all(rows, offline_mbrl.EXPERIMENT, chosen.out, console)
     return 0

@@ -12,7 +12,6 @@ import numpy as np
 from rich.console import Console
 
 from experiments import curves, publishing, report, reproduce
-from jaxrl_suite.errors import UserError
 from jaxrl_suite.report.claims import REPORTED, Claim, judge
 from jaxrl_suite.train import interrupts, loop, rundir, session
 from jaxrl_suite.train.display import Display
@@ -93,21 +92,10 @@ def show_claims(claims: Sequence[Claim], rows: Sequence[dict[str, Any]], preset:
     """What the rows say about the claims that they are enough for; nothing about runs of tuning seeds."""
     if any(row["seed"] >= REPORTED for row in rows):
         return
-    findings = [finding for finding in judge(claims, rows) if finding.interval.n]
-    if findings:
+    tested = [finding.claim for finding in judge(claims, rows) if finding.interval.n]
+    if tested:
+        findings = reproduce.findings_of(tested, rows, preset)
         console.print(reproduce.shown(findings, reproduce.published_records(publishing.RESULTS, preset)))
-
-
-def check_publish(publish: bool, preset: str, seeds: Sequence[int]) -> None:
-    """Refuse to publish what nobody should cite, before it is made.
-
-    Raises:
-        UserError: tuning seeds, or the preset of seconds.
-    """
-    if publish and preset == "smoke":
-        raise UserError("--publish takes no runs of --preset=smoke, which only try the code; take quick or paper")
-    if publish and max(seeds) >= REPORTED:
-        raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}; others are for tuning")
 
 
 def publish(
@@ -129,8 +117,7 @@ def publish(
         curved: the rows whose learning curves are published, if their runs left any.
     """
     folder = publishing.RESULTS / experiment
-    known = rundir.read_rows(folder / SUMMARY) if (folder / SUMMARY).exists() else []
-    fresh = {row["run_id"] for row in rows} - {row["run_id"] for row in known}
+    fresh = {row["run_id"] for row in rows} - {row["run_id"] for row in publishing.published(folder)}
     publishing.publish(rows, experiment, publishing.RESULTS)
     for name, columns in (beside or {}).items():
         mine = [row for row in rundir.read_rows(runs / name) if row["run_id"] in fresh]

@@ -83,6 +83,7 @@ def main() -> int:
     options.require_positive(chosen)
     if chosen.publish and (chosen.search or max(options.parse_seeds(chosen.seeds or "1")) >= REPORTED):
         raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}, and no search: both are for tuning")
+    publishing.check(chosen.publish, chosen.preset, ())  # its seeds are looked at above
     if chosen.space and not chosen.search:
         raise UserError("--space is what a search varies; add --search=optuna, or give values in --grid")
     chosen = replace(chosen, seeds=chosen.seeds or ("1000:1004" if chosen.search else "1"))

@@ -7,8 +7,9 @@ targets (SARSA against Q-learning), one_sided (a public implementation's fault),
 scaling, online. Without options all of them are made. What has finished is found again, and the same command makes the
 rest.
 
-Each head has its own step size, the best of five on tuning seeds at the base setting: --tune makes that table,
-results/value_heads/tuning.csv, or with --only the part of it that these studies read. Rows per seed go to
+Each head has its own step size, the best of five on tuning seeds at the base setting: --tune shows them all, and with
+--publish writes that table, results/value_heads/tuning.csv, or with --only the part of it that these studies read. Rows
+per seed go to
 <out>/value_heads/summary.csv. Heads in the offline algorithms are compared by experiments.sweep with --grid
 head=mse,hl_gauss, their claims by experiments.reproduce, the one-sided fault in IQL by experiments.heads_fault, and
 heads in DQN on Atari by experiments.atari_heads.
@@ -39,6 +40,7 @@ from experiments import (
     heads_shifts,
     heads_studies,
     options,
+    publishing,
     studies,
 )
 from experiments.heads_studies import (
@@ -54,9 +56,8 @@ from experiments.heads_studies import (
     Config,
     Study,
 )
-from jaxrl_suite.errors import UserError, exits_cleanly, unknown
+from jaxrl_suite.errors import UserError, exits_cleanly, in_vain, unknown
 from jaxrl_suite.report import stats
-from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.train import identity, rundir, session
 from jaxrl_suite.train.display import Display, make_console
 
@@ -90,9 +91,10 @@ class Options:
     fresh: bool = False
     """Make all runs again, also those that have finished; their rows are replaced."""
     tune: bool = False
-    """Instead: choose each head's step size on tuning seeds, and write the table that the studies read."""
+    """Instead: try step sizes of each head on tuning seeds."""
     publish: bool = False
-    """Add the rows to results/, and renew its claims and page. For runs of whole studies at the preset's updates."""
+    """Add the rows to results/, and renew its claims and page. For runs of whole studies at the preset's updates. With
+    --tune: write the table that the studies read, which is for the default preset."""
 
 
 # --- What to run ---
@@ -114,8 +116,7 @@ def chosen_studies(chosen: Options) -> list[Study]:
         raise UserError(f"--updates={chosen.updates}: give a positive multiple of {multiple}, for the evaluations")
     if chosen.publish and chosen.updates:
         raise UserError("--publish is for runs at the preset's updates; leave out --updates")
-    if chosen.publish and max(options.parse_seeds(chosen.seeds or "1")) >= REPORTED:
-        raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}; others are for tuning")
+    publishing.check(chosen.publish, chosen.preset, options.parse_seeds(chosen.seeds or "1"))
     return wanted
 
 
@@ -246,8 +247,12 @@ def tune(wanted: Sequence[Study], chosen: Options, console: Console) -> None:
     """Five step sizes with three tuning seeds for each head, at the base setting of each problem of some studies.
 
     Raises:
-        UserError: none of these studies takes tuned step sizes.
+        UserError: none of these studies takes tuned step sizes, or an option that tuning has no use for.
     """
+    if chosen.publish and chosen.preset != Options.preset:  # whose step sizes all presets take
+        raise UserError(f"--tune --publish is for --preset={Options.preset}; leave out --preset={chosen.preset}")
+    if line := in_vain(chosen, ("seeds", "fresh", "out"), "--", "--tune"):
+        raise UserError(f"{line}; leave it out")
     rows = []
     problems = {one.problem for study in wanted for one in study.arms if one.problem in TUNED}
     if not problems:
@@ -263,8 +268,9 @@ def tune(wanted: Sequence[Study], chosen: Options, console: Console) -> None:
                 rows.append(dict(zip(TUNING_COLUMNS, ("-".join(map(str, cells[:4])), *cells), strict=True)))
             means = " ".join(f"{rate:g}: {score:.3g}" for rate, score in zip(RATES, scores.mean(axis=1), strict=True))
             console.print(f"{problem} {head}: {means}")
-    rundir.upsert_rows(TUNING, rows, TUNING_COLUMNS, "key_id")
-    console.print(f"tuning: {TUNING}")
+    if chosen.publish:
+        rundir.upsert_rows(TUNING, rows, TUNING_COLUMNS, "key_id")
+        console.print(f"tuning: {TUNING}")
 
 
 # --- After the runs ---

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from experiments import (
     at_once,
@@ -29,7 +30,6 @@ from experiments import (
     options,
     publishing,
     reproduce,
-    studies,
 )
 from experiments.box_studies import STUDIES, Arm
 from jaxrl_suite import data
@@ -183,6 +183,7 @@ def run(monkeypatch, *words):
         ("--world=hopper --publish --seeds=1000:1002", "reported seeds, 0 to 99"),
         ("--world=hopper --publish --preset=smoke", "only try the code"),
         ("--world=hopper --episodes=-1", "positive whole number"),
+        ("--publish --episodes=5", "leave out --episodes=5"),
         ("--world=pendulun", "did you mean pendulum"),
         ("--workers=0", "between 1 and"),
         ("--workers=2 --fresh", "one process"),
@@ -264,6 +265,17 @@ def test_every_claim_about_a_task_rests_on_runs_of_its_studies():
         for arm in arms
     }
     assert {need for claim in edge_claims.CLAIMS for need in claim.needs} <= trained
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"), [({}, False), ({"preset": "paper"}, True), ({"updates": 50}, True), ({"world": "box"}, False)]
+)
+def test_where_claims_are_about_other_runs_it_is_said(changes, said, capsys):
+    """They name the quick preset's settings: at another nothing was judged, and nothing said."""
+    chosen = dataclasses.replace(edge_of_reach.Options(world="hopper"), **changes)
+    edge_of_reach.judged([], chosen, Console())
+    assert ("no verdicts: the claims about hopper are for --preset=quick" in capsys.readouterr().out) == said
+    assert {claim.preset for claim in edge_claims.CLAIMS} == {"quick"}
 
 
 def test_a_score_that_there_is_not_is_a_dash():
@@ -384,7 +396,7 @@ def test_from_runs_to_published_figures(monkeypatch, capsys, tmp_path):
     """Made once, found again, published with claims, curves, shells and paths, and drawn."""
     small = {"methods": STUDIES["methods"]._replace(arms=(Arm("base"), Arm("patched")))}
     monkeypatch.setattr(edge_of_reach, "STUDIES", small)
-    monkeypatch.setattr(studies, "check_publish", lambda *_: None)  # runs of seconds serve here
+    monkeypatch.setattr(publishing, "check", lambda *_: None)  # runs of seconds serve here
     words = ("--preset=smoke", "--seeds=2", "--only=methods", "--out", str(tmp_path / "runs"))
     assert run(monkeypatch, *words) == 0
     results = tmp_path / "results"

@@ -241,6 +241,26 @@ def test_claims_at_other_steps_have_rows_of_their_own():
     assert not len(preset.evidence(ours).differences) and len(preset.evidence(short).differences) == 3
 
 
+def test_every_claim_rests_on_runs_that_its_command_makes_from_nothing():
+    """Runs that are extended are made by a part of the command before, with the same seeds in one program."""
+    needs = {}
+    for claim in lipschitz_claims.CLAIMS:
+        finding = judge([claim], [])[0]._replace(seeds=(0, 1, 2))
+        command = claims.record(finding, claim.preset or "quick")["command"]
+        needs.setdefault(command, set()).update(claim.needs)
+    for command, needed in needs.items():
+        made = []
+        for part in command.split(" && "):
+            words, usual = part.split()[3:], ensemble_vs_lipschitz.Options()
+            chosen = options.parse(ensemble_vs_lipschitz.Options, words, usual, "test", "")
+            named = chosen.models, chosen.mechanisms, chosen.steps, chosen.host, chosen.extend
+            arms = lipschitz_arms.asked(chosen.env, chosen.preset, *named)
+            assert chosen.seeds == "0:3"
+            assert {arm._replace(steps=0, extends=False) for arm in arms if arm.extends} <= set(made)
+            made += arms
+        assert needed <= {arm.needed(chosen.env) for arm in made}, command
+
+
 def test_claims_of_a_preset_are_not_judged_by_the_runs_of_another(tmp_path):
     (hops,) = (one for one in lipschitz_claims.CLAIMS if one.id == "hopper-long-mbpo-hops")
     text = lipschitz_arms.text(Arm(lipschitz_arms.LEARNER, LAYER_NORM, host=True))

@@ -4,7 +4,17 @@ import pathlib
 
 import pytest
 
-from experiments import heads_fault, heads_maze, heads_offline_claims, heads_tuning, offline_mbrl, options, reproduce
+from experiments import (
+    claims,
+    heads_fault,
+    heads_maze,
+    heads_offline_claims,
+    heads_tuning,
+    offline_mbrl,
+    options,
+    publishing,
+    reproduce,
+)
 from experiments.heads_offline_claims import CLAIMS, DATASETS, RATES, SMALLER, rates, runs
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.values import heads
@@ -51,6 +61,26 @@ def test_every_algorithm_has_a_claim_on_every_data_set_and_on_all_together():
         ]
 
 
+def test_what_the_fault_does_is_corrected_with_its_families(monkeypatch):
+    """Also where a claim is of a family whose other runs are none of this command's."""
+    published = reproduce.published_records(publishing.RESULTS, "quick")
+    rows = [row for row in publishing.published(publishing.RESULTS / "offline_mbrl") if row["preset"] == "quick"]
+    told = []
+    monkeypatch.setattr(reproduce, "run_all", lambda *_: 0)
+    monkeypatch.setattr(
+        reproduce,
+        "rows_of",
+        lambda needed, _: [row for row in rows if (row["algo"], row["dataset"], row["settings"]) in needed],
+    )
+    monkeypatch.setattr(reproduce, "shown", lambda findings, _: told.extend(findings) or "")
+    monkeypatch.setattr("sys.argv", ["heads_fault"])
+    with pytest.raises(SystemExit):
+        heads_fault.main()
+    found = {finding.claim.id: claims.record(finding, "quick")["adjusted_p"] for finding in told}
+    assert found == {name: published[name]["adjusted_p"] for name in found}
+    assert "offline-hl-gauss-beats-mse-iql" in found
+
+
 # --- step sizes of their own ---
 def test_tuning_trains_all_step_sizes_of_a_head_in_one_program_on_tuning_seeds():
     planned = heads_tuning.plan(heads_tuning.Options(algo="iql,ravl", preset="smoke", out=pathlib.Path("nowhere")))
@@ -63,19 +93,28 @@ def test_tuning_trains_all_step_sizes_of_a_head_in_one_program_on_tuning_seeds()
         assert len(run.run_ids) == len(RATES) * 3
 
 
+@pytest.mark.parametrize(("preset", "usual"), [("quick", 1e-3), ("paper", 3e-4)])
+def test_a_row_that_names_no_step_size_has_its_presets(preset, usual, monkeypatch):
+    row = dict.fromkeys(heads_tuning.COLUMNS, 0) | {"algo": "iql", "dataset": DATASETS[0], "preset": preset}
+    rows = [row | {"settings": text} for text in ("head=mse", "head=mse critic_lr=0.003")]
+    monkeypatch.setattr(heads_tuning.tasks, "rows_of", lambda runs: rows)
+    assert [found["critic_lr"] for found in heads_tuning.rows_of({("iql", "mse"): []})] == [usual, 0.003]
+
+
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("command", "words", "says"),
     [
-        (["--seeds=3"], "tuning takes seeds from 1000 on"),
-        (["--algo=iql,bc"], "unknown algorithm of this tuning 'bc'"),
-        (["--publish", "--preset=smoke"], "--publish is for the default seeds"),
-        (["--workers=0"], "workers"),
+        (heads_tuning, ["--seeds=3"], "tuning takes seeds from 1000 on"),
+        (heads_tuning, ["--algo=iql,bc"], "unknown algorithm of this tuning 'bc'"),
+        (heads_tuning, ["--publish", "--preset=smoke"], "--publish is for the default seeds"),
+        (heads_tuning, ["--workers=0"], "workers"),
+        (heads_fault, ["--publish", "--preset=smoke"], "only try the code"),
     ],
 )
-def test_tuning_refuses_what_it_cannot_do(words, says, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["heads_tuning", *words])
+def test_what_cannot_be_done_is_refused(command, words, says, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", [command.__name__, *words])
     with pytest.raises(SystemExit) as left:
-        heads_tuning.main()
+        command.main()
     assert left.value.code == 2
     assert says in capsys.readouterr().err
 

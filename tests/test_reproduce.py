@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from experiments import at_once, claims, curves, options, publishing, reproduce
+from experiments import at_once, claims, curves, options, publishing, reproduce, studies
+from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import Interval, mean_interval
 from jaxrl_suite.report.claims import RULES, Needed, above, judge, verdict
 from jaxrl_suite.sweep import tasks
-from jaxrl_suite.train import rundir, session
+from jaxrl_suite.train import rundir, session, settings
 from paper_figs import offline_mbrl as figure
 from paper_figs.__main__ import main as draw_all
 
@@ -101,12 +102,32 @@ def test_rows_of_other_settings_are_other_runs(tmp_path):
     ]
 
 
+def test_without_a_choice_it_says_how_many_claims_have_commands_of_their_own(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(reproduce, "run_all", lambda *_: 0)
+    monkeypatch.setattr(reproduce, "rows_of", lambda *_: [])
+    for words, said in (([], True), (["--only=ravl-beats-bc"], False)):
+        monkeypatch.setattr(sys, "argv", ["reproduce", f"--out={tmp_path}", *words])
+        with pytest.raises(SystemExit) as stop:
+            reproduce.main()
+        assert stop.value.code == 0
+        assert ("claims have commands of their own: see results/CLAIMS.md" in capsys.readouterr().out) == said
+
+
 def test_a_claim_about_settings_makes_their_runs():
     asked = Needed("ravl", "made-up", "diversity=0 hidden=64x64 dynamics.members=3")
     words = reproduce.words_of(asked, "0:8", reproduce.Options(preset="smoke"))
     shared, _, config = options.offline(words, "test", "")
     assert (shared.algo, shared.dataset, shared.seeds, shared.preset) == ("ravl", "made-up", "0:8", "smoke")
     assert (config.diversity, config.hidden, config.dynamics.members) == (0.0, (64, 64), 3)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "paper"])
+def test_the_rows_of_the_runs_are_those_that_the_claims_ask_for(preset):
+    """A field at its preset's value is not told in a row: a claim that names it there would find no rows."""
+    needs = dict.fromkeys(need for claim in reproduce.chosen_claims("", preset) for need in claim.needs)
+    for need in needs:
+        usual = settings.fields(registry.preset(registry.get(need.algo), preset, need.dataset))
+        assert not [name for name, text in reproduce.changed(need).items() if settings.shown(usual[name]) == text], need
 
 
 def test_several_at_a_time_are_the_same_runs(monkeypatch, tmp_path):
@@ -230,10 +251,37 @@ def test_published_claims_follow_from_the_published_rows():
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "ravl-min-over-diversity",
+        "offline-hl-gauss-beats-mse-ravl-halfcheetah",
+        "offline-ravl-probabilistic-ensemble-beats-single",
+    ],
+)
+def test_a_claim_that_is_asked_alone_is_corrected_with_its_family(monkeypatch, name):
+    """From its own published rows each would be supported; with its family's others, as published, none is."""
+    rows = publishing.published(publishing.RESULTS / "offline_mbrl")
+    record = reproduce.published_records(publishing.RESULTS, "quick")[name]
+    (claim,) = (claim for claim in claims.CLAIMS if claim.id == name)
+    mine = [row for row in rows if Needed(row["algo"], row["dataset"], row["settings"]) in claim.needs]
+    mine = [row for row in mine if row["preset"] == "quick"]
+    (found,) = reproduce.findings_of([claim], mine, "quick")
+    assert claims.record(found, "quick")["adjusted_p"] == record["adjusted_p"]
+    assert (found.verdict, judge([claim], mine)[0].verdict) == (record["verdict"], "supported")
+    told = []
+    monkeypatch.setattr(reproduce, "shown", lambda findings, published: told.extend(findings) or "")
+    studies.show_claims(claims.CLAIMS, mine, "quick", Console(file=io.StringIO()))
+    assert {finding.claim.id: finding.adjusted_p for finding in told}[name] == found.adjusted_p
+
+
+@pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["--only=ravl-beats-bd"], "did you mean ravl-beats-bc"),
+        (["--only=hopper-long-mbpo-hops"], "--mechanisms=layer-norm --preset=long"),
         (["--seeds=1000:1002"], "reported seeds are 0 to 99"),
+        (["--only=offline-tuned-hl-gauss-beats-mse-iql", "--preset=paper"], "is about --preset=quick"),
+        (["--publish", "--preset=smoke"], "only try the code"),
         (["--preset=quik"], "did you mean quick"),
     ],
 )

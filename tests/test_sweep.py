@@ -87,6 +87,7 @@ def test_a_setting_reaches_the_config(name, text, words):
         (["--algo=bc,sac", "--dataset={data}"], "sac learns online"),
         (["--experiment=offlin_mbrl"], "did you mean offline_mbrl"),
         (["--dataset=nowhere"], "unknown data set 'nowhere'"),
+        (["--publish", "--preset=smoke"], "only try the code"),
         (["--preset=quik"], "did you mean quick"),
         (["--seeds=3:1", "--dataset={data}"], "--seeds=3:1"),
         (["--workers=0"], "--workers=0 must be at least 1"),

@@ -202,6 +202,7 @@ def test_a_process_that_dies_is_one_line():
         (["--only=ravl-11"], "did you mean ravl-10"),
         (["--windows=0"], "--windows=0 must be at least 1"),
         (["--seconds=0"], "--seconds=0.0 must be above 0"),
+        (["--seconds=inf"], "--seconds=inf must be finite"),
         (["--precision=float16"], "unknown precision 'float16'"),
         (["--population=1,zero"], "--population=1,zero is no list of positive whole numbers"),
         (["--devices=0"], "--devices=0 is no list of positive whole numbers"),

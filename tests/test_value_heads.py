@@ -226,6 +226,10 @@ def run(monkeypatch, *words):
         ("--updates=-5", "multiple of 5"),
         ("--updates=5 --only=online", "multiple of 20"),
         ("--bins=5", "unknown option"),
+        ("--publish --preset=smoke", "only try the code"),
+        ("--tune --publish --preset=paper", "leave out --preset=paper"),
+        ("--tune --publish --updates=10", "leave out --updates"),
+        ("--tune --seeds=3 --fresh", "--seeds=3, --fresh=True, --out="),
     ],
 )
 def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, rates, word, said):
@@ -271,6 +275,9 @@ def test_tuning_some_studies_leaves_the_rows_of_others_alone(monkeypatch, tmp_pa
     monkeypatch.setattr(value_heads, "TUNING", table)
     monkeypatch.setattr(value_heads, "train", train)
     assert run(monkeypatch, "--tune", "--only=online", "--preset=smoke") == 0
+    assert table.read_text().splitlines()[1:] == before  # as it was: nothing is published unless it is asked for
+    trained.clear()
+    assert run(monkeypatch, "--tune", "--only=online", "--publish") == 0
     assert trained == ["online"] * len(heads_studies.ALL)
     lines = table.read_text().splitlines()
     assert lines[1:3] == before

@@ -146,8 +146,14 @@ def verdict(kind: str, margin: float, interval: Interval, adjusted_p: float, aga
     return SUPPORTED if RULES[kind].supports(interval, margin) and adjusted_p < ALPHA else INCONCLUSIVE
 
 
-def judge(claims: Sequence[Claim], rows: Rows) -> list[Finding]:
+def judge(claims: Sequence[Claim], rows: Rows, beside: Sequence[Claim] = (), known: Rows = ()) -> list[Finding]:
     """Findings on `claims` from summary rows of one preset. A family counts in whole, also where runs are missing.
+
+    Args:
+        claims: what is asked.
+        rows: of their runs.
+        beside: the other claims of their families, which only count in the correction.
+        known: the rows of those.
 
     Raises:
         UserError: rows of tuning seeds.
@@ -155,14 +161,15 @@ def judge(claims: Sequence[Claim], rows: Rows) -> list[Finding]:
     tuning = sorted({int(row["seed"]) for row in rows if int(row["seed"]) >= REPORTED})
     if tuning:
         raise UserError(f"rows of seeds {tuning} cannot support a claim: reported seeds are 0 to {REPORTED - 1}")
-    found = [claim.evidence(_about(claim, rows)) for claim in claims]
-    p_values = [RULES[c.kind].p_value(e.differences, c.margin) for c, e in zip(claims, found, strict=True)]
-    adjusted = np.full(len(claims), NAN)
+    every = [*((claim, rows) for claim in claims), *((claim, known) for claim in beside)]
+    found = [claim.evidence(_about(claim, its)) for claim, its in every]
+    p_values = [RULES[c.kind].p_value(e.differences, c.margin) for (c, _), e in zip(every, found, strict=True)]
+    adjusted = np.full(len(every), NAN)
     for family in {claim.family for claim in claims}:
-        members = [index for index, claim in enumerate(claims) if claim.family == family]
+        members = [index for index, (claim, _) in enumerate(every) if claim.family == family]
         adjusted[members] = holm([p_values[index] for index in members])
     findings = []
-    for claim, evidence, p in zip(claims, found, adjusted, strict=True):
+    for claim, evidence, p in zip(claims, found, adjusted, strict=False):  # without those beside
         interval = mean_interval(evidence.differences)
         # Bonferroni: out of many rivals that are no better, the worst comparison is often below 0 by chance.
         against = mean_interval(evidence.differences, 1.0 - ALPHA / evidence.rivals)
