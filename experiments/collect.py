@@ -23,7 +23,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Column, Table
 
 from experiments import options
@@ -272,8 +271,7 @@ def main() -> int:
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.collect", __doc__ or "")
     console = make_console()
     if chosen.list:
-        wide = console if console.is_terminal else Console(highlight=False, width=WIDTH)
-        wide.print(catalogue())
+        make_console(WIDTH).print(catalogue())
         console.print(
             f"and {len(d4rl.REMOTES)} of D4RL by name, downloaded when asked for: python -m experiments.fetch --list"
         )

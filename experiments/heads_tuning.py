@@ -114,7 +114,7 @@ def finish(planned: dict[tuple[str, str], list[tasks.Run]], chosen: Options, con
     console.print(table(rows))
     if chosen.publish:
         rundir.upsert_rows(TUNING, rows, list(COLUMNS))
-        console.print(f"tuning: {TUNING}; chosen: {heads_offline_claims.rates()}", markup=False)
+        console.print(f"tuning: {TUNING}; chosen: {heads_offline_claims.rates()}")
 
 
 @exits_cleanly
