@@ -320,6 +320,13 @@ def test_evaluate_refuses_what_is_no_run(monkeypatch, capsys, tmp_path):
     assert "which run" in refused(monkeypatch, capsys, evaluate.main)
 
 
+def test_only_runs_that_have_ended_are_loaded(monkeypatch, capsys, tmp_path, finished):
+    _, path = copy_of(finished, tmp_path, monkeypatch)
+    assert "has not finished; repeat its command" in refused(monkeypatch, capsys, evaluate.main, path)
+    (path / "status.json").write_text('{"status": "diverged"}')
+    assert jrs.load(path).seeds == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
