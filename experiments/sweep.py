@@ -31,11 +31,13 @@ from rich.console import Console
 
 from experiments import options, plans, publishing, searches
 from experiments.plans import FAILED, INTERRUPTED, MOST_WORKERS, Options
-from jaxrl_suite.errors import UserError, exits_cleanly
+from jaxrl_suite.errors import UserError, exits_cleanly, in_vain
 from jaxrl_suite.report import comparison, formats
 from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.sweep import display, executors, schedule, tasks
 from jaxrl_suite.train.display import make_console
+
+OF_SEARCHES = ("trials", "objective", "sampler", "sampler_seed", "pruner")  # options that a grid has no use for
 
 
 def show_plan(runs: Sequence[tasks.Run], chosen: Options, console: Console) -> int:
@@ -85,6 +87,8 @@ def main() -> int:
         raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}, and no search: both are for tuning")
     if chosen.space and not chosen.search:
         raise UserError("--space is what a search varies; add --search=optuna, or give values in --grid")
+    if not chosen.search and (line := in_vain(chosen, OF_SEARCHES, "--", "a grid")):
+        raise UserError(f"{line}; leave it out, or add --search=optuna")
     chosen = replace(chosen, seeds=chosen.seeds or ("1000:1004" if chosen.search else "1"))
     if chosen.executor == "local" and chosen.workers > MOST_WORKERS:
         raise UserError(f"--workers={chosen.workers} is more than this machine can serve; give at most {MOST_WORKERS}")

@@ -99,6 +99,7 @@ def test_a_setting_reaches_the_config(name, text, words):
         (["--grid", "critics=0", "--dataset={data}"], "--critics=0 must be at least 1"),
         (["--grid", "anneal=perhaps", "--dataset={data}"], "neither true nor false"),
         (["--wokers=2"], "did you mean --workers"),
+        (["--trials=5", "--sampler=random"], "--trials=5, --sampler=random changes nothing: a grid has no use for it"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(words, expected, dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
