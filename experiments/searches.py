@@ -16,7 +16,7 @@ from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.sweep import display, grid, schedule, space, studies, tasks
 from jaxrl_suite.sweep.search import Driver
-from jaxrl_suite.train import rundir, settings
+from jaxrl_suite.train import interrupts, rundir, settings
 
 
 class Search(NamedTuple):
@@ -90,7 +90,7 @@ def run(planned: Search, chosen: Options, console: Console) -> int:
         rows = driver.results()
     if board.stopped:
         ended = sum(row["state"] != "running" for row in rows)
-        console.print(f"interrupted with {ended} of {chosen.trials} trials done; the same command resumes")
+        console.print(f"interrupted with {ended} of {chosen.trials} trials done; {interrupts.resumes()}")
         return INTERRUPTED
     return closing(rows, driver, base, console)
 

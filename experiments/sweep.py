@@ -35,6 +35,7 @@ from jaxrl_suite.errors import UserError, exits_cleanly, in_vain
 from jaxrl_suite.report import comparison, formats
 from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.sweep import display, executors, schedule, tasks
+from jaxrl_suite.train import interrupts
 from jaxrl_suite.train.display import make_console
 
 OF_SEARCHES = ("trials", "objective", "sampler", "sampler_seed", "pruner")  # options that a grid has no use for
@@ -65,7 +66,7 @@ def sweep(runs: Sequence[tasks.Run], chosen: Options, console: Console) -> int:
     if board is None:
         return INTERRUPTED
     if board.stopped:
-        console.print(f"interrupted with {len(board.done)} of {len(runs)} runs done; the same command resumes")
+        console.print(f"interrupted with {len(board.done)} of {len(runs)} runs done; {interrupts.resumes()}")
         return INTERRUPTED
     closing(runs, console)
     if chosen.publish:

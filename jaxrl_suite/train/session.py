@@ -211,7 +211,7 @@ def load(path: str | Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a run directory (no readable config.json); give the folder of a run") from error
     if not rundir.ending(path):
-        raise UserError(f"{path} has not finished; repeat its command (in provenance.json), which resumes it, and wait")
+        raise UserError(f"{path} has not finished; its command (in provenance.json) resumes it, without --fresh")
     built = build(run_config)
     index = len(built.algorithm.phases) - 1
     folder = path / "checkpoints" / f"{index}-{built.algorithm.phases[index].name}"
