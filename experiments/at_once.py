@@ -13,6 +13,7 @@ from rich.console import Console
 from experiments import plans
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep import schedule, tasks
+from jaxrl_suite.train import interrupts
 
 HERE = ("workers", "publish", "fresh")  # options of the command that starts processes, and not of these
 
@@ -67,7 +68,7 @@ def work_off(runs: Iterable[tasks.Run], workers: int, console: Console) -> int:
     if board is None:
         return plans.INTERRUPTED
     if board.stopped:
-        console.print(f"interrupted with {len(board.done)} of {len(wanted)} runs done; the same command resumes")
+        console.print(f"interrupted with {len(board.done)} of {len(wanted)} runs done; {interrupts.resumes()}")
         return plans.INTERRUPTED
     if board.failed:
         console.print(f"{len(board.failed)} of {len(wanted)} runs failed: {schedule.failures_file(wanted[0])}")

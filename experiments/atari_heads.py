@@ -181,7 +181,7 @@ def run(plan: Plan, chosen: Options, display: Display) -> int:
         )
         outcome = loop.run(job, directory, display)
         if not outcome.finished:
-            display.note("interrupted and saved; the same command resumes")
+            display.note(f"interrupted and saved; {interrupts.resumes(chosen.fresh)}")
             return interrupts.RESUMABLE
         game = plan.spec.name.removesuffix(atari.VERSION)
         more: dict[str, Any] = {

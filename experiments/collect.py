@@ -15,7 +15,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.table import Column, Table
 
 from experiments import options
@@ -42,7 +41,7 @@ LEVELS = ("random", "medium", "medium-replay", "expert", "medium-expert")
 LICENCE = "MIT"
 ROWS = 100_000  # of every level but medium-replay, unless --rows says otherwise
 WIDTH = 280  # of the table of data sets where no terminal has a width
-FORMATS = ("d4rl", "minari")
+ENDINGS = {"d4rl": ".hdf5", "minari": "-v0"}  # of a data set's name, by format
 
 
 @dataclass(frozen=True)
@@ -53,13 +52,13 @@ class Options:
     """Environment: hopper, halfcheetah, walker2d, ant, or a pure one, such as pendulum."""
     level: str = "medium-replay"
     """What to record: random, medium, medium-replay, expert, medium-expert."""
-    seed: int = 0
+    seed: int = field(default=0, metadata={"zero": True})
     """Seed of learner, environments and recording."""
     steps: int = 150_000
     """Environment steps of the medium learner (and, without --rows, of medium-replay)."""
     expert_steps: int = 500_000
     """Environment steps of the expert learner."""
-    threshold: float = 2_500.0
+    threshold: float = field(default=2_500.0, metadata={"signed": True})
     """Mean evaluation return that the expert learner must reach."""
     stop_at_threshold: bool = False
     """End the expert learner at the first evaluation that reaches the threshold, after --expert-steps at the latest."""
@@ -69,11 +68,11 @@ class Options:
     hidden: tuple[int, ...] = (128, 128)
     """Widths of SAC's hidden layers."""
     out: Path = Path("runs")
-    """Folder for runs; the data set is written into the run's directory."""
+    """Folder for runs; data sets go to <out>/collect, beside the learners' runs."""
     format: str = "d4rl"
     """Formats to write, with commas between: d4rl (one HDF5 file), minari (a folder that the package minari reads)."""
     fresh: bool = False
-    """Start over beside an earlier run of the same configuration."""
+    """Start over beside an earlier run of the same configuration, and replace a data set of other options."""
     publish: bool = False
     """Also copy the data set among those bundled with the package, and record its checksum."""
     checkpoint_seconds: float = 60.0
@@ -97,10 +96,26 @@ def catalogue() -> Table:
     return table
 
 
-def learner(chosen: Options, spec: Spec, steps: int, display: Display, enough: float | None = None) -> Path | None:
-    """Train SAC for `steps` environment steps, or until an evaluation reaches `enough` -> its run directory, or None
-    when interrupted."""
-    config = dataclasses.replace(sac.PRESETS["quick"], steps=steps, hidden=chosen.hidden)
+def learners(chosen: Options) -> dict[str, sac.Config]:
+    """The learners that the level needs, medium first.
+
+    Raises:
+        UserError: steps that one of them would not all take.
+    """
+    asked = {"medium": ("--steps", chosen.steps), "expert": ("--expert-steps", chosen.expert_steps)}
+    found = {}
+    for kind, (option, steps) in asked.items():
+        if kind in chosen.level:
+            found[kind] = dataclasses.replace(sac.PRESETS["quick"], steps=steps, hidden=chosen.hidden)
+            sac.check(found[kind], option)
+    return found
+
+
+def learner(
+    chosen: Options, spec: Spec, config: sac.Config, display: Display, enough: float | None = None
+) -> Path | None:
+    """Train SAC to its last step, or until an evaluation reaches `enough` -> its run directory, or None when
+    interrupted."""
     more = {} if enough is None else {"enough": enough}
     frozen = session.freeze("collect", algorithms.get("sac"), config, spec.name, episodes=10, **more)
     built = session.build(frozen)
@@ -110,8 +125,9 @@ def learner(chosen: Options, spec: Spec, steps: int, display: Display, enough: f
     with rundir.open_run(
         chosen.out, "collect", label, {"config": frozen, "seeds": seeds}, group, chosen.fresh
     ) as opened:
-        display.header({"learner": f"SAC on {spec.name}, {steps:,} steps", "run": str(opened.path)})
+        display.header({"learner": f"SAC on {spec.name}, {config.steps:,} steps", "run": str(opened.path)})
         if opened.state == "finished":
+            sinks.export(chosen.log, opened.path, display.note)
             return opened.path
         job = loop.Job(
             spec=spec,
@@ -164,11 +180,9 @@ def arrays_of(chosen: Options, spec: Spec, display: Display) -> tuple[record.Arr
     facts: dict[str, Any] = {}
     parts = []
     share = rows // 2 if chosen.level == "medium-expert" else rows
-    for kind, steps in (("medium", chosen.steps), ("expert", chosen.expert_steps)):
-        if kind not in chosen.level:
-            continue
+    for kind, config in learners(chosen).items():  # all of them are checked before the first trains
         enough = chosen.threshold if kind == "expert" and chosen.stop_at_threshold else None
-        path = learner(chosen, spec, steps, display, enough)
+        path = learner(chosen, spec, config, display, enough)
         if path is None:
             return None, {}
         run = session.load(path)
@@ -211,8 +225,8 @@ def formats_of(text: str) -> tuple[str, ...]:
     """
     found = tuple(part.strip() for part in text.split(","))
     for part in found:
-        if part not in FORMATS:
-            raise unknown("format", part, FORMATS)
+        if part not in ENDINGS:
+            raise unknown("format", part, ENDINGS)
     return found
 
 
@@ -234,19 +248,48 @@ def folder_of(chosen: Options) -> Path:
     return chosen.out / "collect"
 
 
+def path_of(form: str, chosen: Options) -> Path:
+    """Where the data set is written in one format."""
+    name = f"{chosen.env.partition('-')[0].lower()}-{chosen.level}-mini"
+    return folder_of(chosen) / ("minari" if form == "minari" else "") / f"{name}{ENDINGS[form]}"
+
+
+def refuse_others(chosen: Options) -> None:
+    """Refuse to replace the rows of another command, but with --fresh.
+
+    Raises:
+        UserError: naming the command of the rows that are there, or these cannot be read.
+    """
+    for form in () if chosen.fresh else formats_of(chosen.format):
+        path = path_of(form, chosen)
+        if not path.exists():
+            continue
+        info = data.load(str(path), window=lambda rows: (0, 1))[1]
+        made = info.provenance["minari"].get("description") if form == "minari" else info.source
+        if made != source_of(chosen):
+            raise UserError(
+                f"{path} holds other rows ({made}); move it away, give another folder with --out, or replace it, "
+                "training anew, with --fresh"
+            )
+
+
+def source_of(chosen: Options) -> str:
+    """What a file says of where its rows are from."""
+    return f"jaxrl_suite: {command(chosen)}"
+
+
 def written(
-    form: str, chosen: Options, name: str, spec: Spec, arrays: record.Arrays, facts: dict[str, Any]
+    form: str, chosen: Options, spec: Spec, arrays: record.Arrays, facts: dict[str, Any]
 ) -> tuple[Path, data.DatasetInfo]:
     """Write the data set in one format, and read it back."""
     recorded = json.loads(identity.canonical(dataclasses.replace(chosen, out=Path("runs"), log="")))
     del recorded["format"]  # one collection, whatever its formats
     provenance = {"options": recorded, "learners": facts, "data": summary(arrays), "recorded": identity.provenance()}
-    source = f"jaxrl_suite: {command(chosen)}"
+    path, source = path_of(form, chosen), source_of(chosen)
     if form == "minari":
         told = provenance | {"licence": LICENCE, "level": chosen.level, "env_version": env_version(spec)}
-        path = data.write_minari(folder_of(chosen) / "minari", f"{name}-v0", arrays, spec.name, told, source)
+        data.write_minari(path.parent, path.name, arrays, spec.name, told, source)
     else:
-        path = folder_of(chosen) / f"{name}.hdf5"
         data.write(
             path,
             arrays,
@@ -272,15 +315,17 @@ def main() -> int:
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.collect", __doc__ or "")
     console = make_console()
     if chosen.list:
-        wide = console if console.is_terminal else Console(highlight=False, width=WIDTH)
-        wide.print(catalogue())
+        make_console(WIDTH).print(catalogue())
         console.print(
             f"and {len(d4rl.REMOTES)} of D4RL by name, downloaded when asked for: python -m experiments.fetch --list"
         )
         return 0
     if chosen.level not in LEVELS:
         raise unknown("level", chosen.level, LEVELS)
-    options.require_positive(dataclasses.replace(chosen, seed=1))
+    options.require_positive(chosen)
+    options.require_seeds("--seed", chosen.seed, chosen.seed)
+    if chosen.level == "medium-expert" and chosen.rows == 1:
+        raise UserError("--rows=1 cannot be half medium, half expert; give at least 2")
     sinks.parse(chosen.log)
     formats = formats_of(chosen.format)
     if chosen.publish and "d4rl" not in formats:
@@ -288,21 +333,21 @@ def main() -> int:
     spec = envs.spec(chosen.env)
     with files.guarded(folder_of(chosen)):  # before hours of collecting, not after
         folder_of(chosen).mkdir(parents=True, exist_ok=True)
+    refuse_others(chosen)
     display = Display(console)
     arrays, facts = arrays_of(chosen, spec, display)
     if arrays is None:
-        display.note("interrupted; the same command resumes")
+        display.note(f"interrupted; {interrupts.resumes(chosen.fresh)}")
         return interrupts.RESUMABLE
-    name = f"{chosen.env.partition('-')[0].lower()}-{chosen.level}-mini"
     for form in formats:
-        path, info = written(form, chosen, name, spec, arrays, facts)
+        path, info = written(form, chosen, spec, arrays, facts)
         console.print(
             f"{path}: {info.rows:,} rows, {info.episodes:,} episodes, "
             f"return {info.return_mean:,.1f} ± {info.return_std:,.1f}, best {info.return_max:,.1f}, "
             f"{info.bytes / 1e6:.1f} MB, sha256 {info.sha256}"
         )
     if chosen.publish:
-        console.print(f"published as {publish(folder_of(chosen) / f'{name}.hdf5').name}")
+        console.print(f"published as {publish(path_of('d4rl', chosen)).name}")
     return 0
 
 

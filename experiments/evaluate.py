@@ -90,8 +90,10 @@ def record_video(run: session.Run, path: Path) -> Path:
 
 
 def _frames(run: session.Run, env: Any) -> list[Any]:
-    """The pictures of an episode."""
-    policy = run.policy()
+    """The pictures of an episode; Gymnasium's action bounds may be others than the policy's -1 and 1."""
+    from gymnasium.wrappers import RescaleAction
+
+    policy, env = run.policy(), RescaleAction(env, np.float32(-1.0), np.float32(1.0))
     obs, _ = env.reset(seed=INDEX)
     frames = [env.render()]
     ended = False

@@ -26,7 +26,7 @@ from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.sweep import tasks
-from jaxrl_suite.train import rundir, settings
+from jaxrl_suite.train import interrupts, rundir, settings
 from jaxrl_suite.train.display import make_console
 
 HEADS = ("mse", "hl_gauss")
@@ -116,7 +116,7 @@ def finish(planned: dict[tuple[str, str], list[tasks.Run]], chosen: Options, con
     console.print(table(rows))
     if chosen.publish:
         rundir.upsert_rows(TUNING, rows, list(COLUMNS))
-        console.print(f"tuning: {TUNING}; chosen: {heads_offline_claims.rates()}", markup=False)
+        console.print(f"tuning: {TUNING}; chosen: {heads_offline_claims.rates()}")
 
 
 @exits_cleanly
@@ -132,7 +132,7 @@ def main() -> int:
     runs = [run for each in planned.values() for run in each]
     board = plans.work_off(runs, len(runs), plans.Options(workers=chosen.workers, out=chosen.out), console)
     if board is None or board.stopped:
-        console.print("interrupted; the same command resumes")
+        console.print(f"interrupted; {interrupts.resumes()}")
         return plans.INTERRUPTED
     if board.failed:
         console.print(f"{len(board.failed)} of {len(runs)} runs failed; nothing is chosen")

@@ -136,7 +136,7 @@ def main() -> int:
         rows = measure(name, ARMS, chosen.preset, chosen.rounds, console)
         rundir.upsert_rows(folder / SECONDS, rows, COLUMNS, "key_id")
         console.print(table(rows))
-    console.print(f"seconds: {folder / SECONDS}; budgets: python -m experiments.lipschitz_costs", markup=False)
+    console.print(f"seconds: {folder / SECONDS}; budgets: python -m experiments.lipschitz_costs")
     return 0
 
 

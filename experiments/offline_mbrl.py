@@ -287,7 +287,7 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
                 sittings.begin(directory.path, devices.layout())
             outcome = loop.run(job, directory, display)
             if not outcome.finished:
-                display.note("interrupted and saved; the same command resumes")
+                display.note(f"interrupted and saved; {interrupts.resumes(shared.fresh)}")
                 return interrupts.RESUMABLE
             if not leads:
                 return 0

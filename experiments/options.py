@@ -26,6 +26,8 @@ from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.train import sinks
 
 PRESETS = ("smoke", "quick", "paper")
+LARGEST_SEED = 2**31 - 1  # what a traced int32 holds
+MOST_SEEDS = 10_000  # of one command
 GROUPS = ("--shared", "--config")  # fields of a command line's dataclass whose names are not part of the options
 SHARES = ("gamma", "tau", "expectile")  # settings that are at most one, in every algorithm that has them
 T = TypeVar("T")
@@ -78,23 +80,37 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """`8` -> 0..7, `8:16` -> 8..15.
 
     Raises:
-        UserError: the text is neither a positive count nor a range that goes up.
+        UserError: the text is neither a positive count nor a range that goes up, or seeds are too many or too large.
     """
     match = re.fullmatch(r"(?:(\d+):)?(\d+)", text)
     first, last = (int(match[1] or 0), int(match[2])) if match else (0, 0)
     if last <= first:
         raise UserError(f"--seeds={text} is neither a count (8) nor a range that goes up (8:16)")
+    require_seeds("--seeds", text, last - 1)
+    if last - first > MOST_SEEDS:
+        raise UserError(f"--seeds={text} are {last - first} seeds; give at most {MOST_SEEDS} to one command")
     return tuple(range(first, last))
 
 
+def require_seeds(option: str, value: Any, largest: int) -> None:
+    """Refuse seeds beyond what a program can hold.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if largest > LARGEST_SEED:
+        raise UserError(f"{option}={value} is too large; give seeds of at most {LARGEST_SEED}")
+
+
 def peek(arguments: Sequence[str], option: str, default: str) -> str:
-    """The value of `--option=value` or `--option value`, wherever it stands."""
-    for index, argument in enumerate(arguments):
+    """The last value of `--option=value` or `--option value`, wherever it stands: as tyro takes it."""
+    found = default
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=False):
         if argument.startswith(f"--{option}="):
-            return argument.partition("=")[2]
-        if argument == f"--{option}" and index + 1 < len(arguments):
-            return arguments[index + 1]
-    return default
+            found = argument.partition("=")[2]
+        elif argument == f"--{option}" and following is not None:
+            found = following
+    return found
 
 
 def parse(
@@ -175,7 +191,7 @@ def require_positive(config: Any, prefix: str = "--") -> None:
             require_positive(value, f"{option}.")
         numbers, least = value if isinstance(value, tuple) else (value,), 0 if item.metadata.get("zero") else 1
         if any(isinstance(n, int) and not isinstance(n, bool) and n < least for n in numbers):
-            raise UserError(f"{option}={value} must be at least {least}; give a positive whole number")
+            raise UserError(f"{option}={value} must be at least {least}; give a whole number from there on")
         signed = item.metadata.get("signed") or "log_var" in item.name
         if any(isinstance(n, float) and n < 0 for n in numbers) and not signed:
             raise UserError(f"{option}={value} must not be negative; give a number of at least 0")

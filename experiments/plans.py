@@ -210,5 +210,5 @@ def work_off(
 
             return schedule.work_off(runs, executor, lambda: stop.requested, notify)
     except KeyboardInterrupt:
-        console.print("stopped at once; the same command resumes from the last checkpoints")
+        console.print(f"stopped at once; {interrupts.resumes()} from the last checkpoints")
         return None

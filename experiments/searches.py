@@ -16,7 +16,7 @@ from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.sweep import display, grid, schedule, space, studies, tasks
 from jaxrl_suite.sweep.search import Driver
-from jaxrl_suite.train import rundir, settings
+from jaxrl_suite.train import interrupts, rundir, settings
 
 
 class Search(NamedTuple):
@@ -47,7 +47,8 @@ def plan(chosen: Options) -> Search:
     for name in where.keys() & base.settings.keys():
         raise UserError(f"--grid fixes {name}, and --space varies it; name it in one of them")
     design = studies.Design(where, chosen.objective, chosen.sampler, chosen.sampler_seed, chosen.pruner)
-    studies.check(design, base.seeds)
+    ((spec, _),) = facts.values()
+    studies.check(design, base.seeds, spec)
 
     def make(texts: Mapping[str, str]) -> tasks.Run:
         return plans.plan(replace(chosen, grid=(*chosen.grid, *map("=".join, texts.items()))), facts)[0]
@@ -62,11 +63,11 @@ def show(planned: Search, chosen: Options, console: Console) -> int:
     """What would be searched, how much of it is done, and how long the rest may take -> exit code."""
     base, design, _ = planned
     for name, values in space.describe(design.space).items():
-        console.print(f"{name}: {values}", markup=False)
+        console.print(f"{name}: {values}")
     file = studies.find_results(base, design)
     ended = [row for row in rundir.read_rows(file) if row["state"] != "running"] if file.exists() else []
     left = max(0, chosen.trials - len(ended))
-    console.print(f"{chosen.trials} trials of {base.name} on seeds {base.seeds[0]} to {base.seeds[-1]}", markup=False)
+    console.print(f"{chosen.trials} trials of {base.name} on seeds {base.seeds[0]} to {base.seeds[-1]}")
     console.print(f"{left} to do, {chosen.workers} at a time; {plans.estimate([base] * left, chosen)}")
     return 0
 
@@ -76,11 +77,10 @@ def run(planned: Search, chosen: Options, console: Console) -> int:
     base, design, make = planned
     studies.library()  # before anything is written
     with studies.open_folder(base, design) as folder:
-        say = lambda line: console.print(line, markup=False)  # noqa: E731
-        driver = Driver(folder.path, design, make, chosen.trials, chosen.workers, say)
+        driver = Driver(folder.path, design, make, chosen.trials, chosen.workers, console.print)
         before = chosen.trials - driver.left
         if before > 0:
-            say(f"{before} of {chosen.trials} trials were done before")
+            console.print(f"{before} of {chosen.trials} trials were done before")
         first = driver.begin()
         board = plans.work_off(first, driver.left, chosen, console, driver.look)
         if board is None:
@@ -90,7 +90,7 @@ def run(planned: Search, chosen: Options, console: Console) -> int:
         rows = driver.results()
     if board.stopped:
         ended = sum(row["state"] != "running" for row in rows)
-        console.print(f"interrupted with {ended} of {chosen.trials} trials done; the same command resumes")
+        console.print(f"interrupted with {ended} of {chosen.trials} trials done; {interrupts.resumes()}")
         return INTERRUPTED
     return closing(rows, driver, base, console)
 
@@ -108,8 +108,8 @@ def closing(rows: Sequence[Mapping[str, Any]], driver: Driver, base: tasks.Run, 
         best = driver.runs[ranked[0]["trial"]].task
         words = tasks.words(best._replace(options={**best.options, "seeds": "8"}))
         console.print(f"best of {len(ranked)} on the seeds it was chosen by, and so optimistic; on other seeds:")
-        console.print(f"  python {shlex.join(words)}", markup=False)
-    console.print(f"rows: {driver.file}", markup=False)
+        console.print(f"  python {shlex.join(words)}")
+    console.print(f"rows: {driver.file}")
     failed = states["failed"] + states["refused"]
     if failed:
         console.print(f"{failed} of {len(rows)} trials failed; see the column why, and {schedule.failures_file(base)}")

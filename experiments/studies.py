@@ -72,7 +72,7 @@ def run_group(group: Group, chosen: Choice, experiment: str, columns: Sequence[s
         job = group.job(built, folder)
         outcome = loop.run(job, directory, display)
         if not outcome.finished:
-            display.note("interrupted and saved; the same command resumes")
+            display.note(f"interrupted and saved; {interrupts.resumes(chosen.fresh)}")
             return interrupts.RESUMABLE
         more = {"dataset": group.dataset, "preset": chosen.preset, "group_id": group.id, "resumed": resumed}
         more["behaviour_return"] = math.nan

@@ -31,11 +31,14 @@ from rich.console import Console
 
 from experiments import options, plans, publishing, searches
 from experiments.plans import FAILED, INTERRUPTED, MOST_WORKERS, Options
-from jaxrl_suite.errors import UserError, exits_cleanly
+from jaxrl_suite.errors import UserError, exits_cleanly, in_vain
 from jaxrl_suite.report import comparison, formats
 from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.sweep import display, executors, schedule, tasks
+from jaxrl_suite.train import interrupts
 from jaxrl_suite.train.display import make_console
+
+OF_SEARCHES = ("trials", "objective", "sampler", "sampler_seed", "pruner")  # options that a grid has no use for
 
 
 def show_plan(runs: Sequence[tasks.Run], chosen: Options, console: Console) -> int:
@@ -53,7 +56,7 @@ def closing(runs: Sequence[tasks.Run], console: Console) -> None:
     if rows:
         show = formats.FORMATS["markdown"][1]
         with contextlib.suppress(UserError):  # rows that cannot share a table are still where the next line says
-            console.print(show(comparison.compare(rows, "return_last"), "algo"), markup=False)
+            console.print(show(comparison.compare(rows, "return_last"), "algo"))
     console.print(f"rows: {runs[0].out / runs[0].experiment / 'summary.csv'}")
 
 
@@ -63,7 +66,7 @@ def sweep(runs: Sequence[tasks.Run], chosen: Options, console: Console) -> int:
     if board is None:
         return INTERRUPTED
     if board.stopped:
-        console.print(f"interrupted with {len(board.done)} of {len(runs)} runs done; the same command resumes")
+        console.print(f"interrupted with {len(board.done)} of {len(runs)} runs done; {interrupts.resumes()}")
         return INTERRUPTED
     closing(runs, console)
     if chosen.publish:
@@ -86,6 +89,8 @@ def main() -> int:
     publishing.check(chosen.publish, chosen.preset, ())  # its seeds are looked at above
     if chosen.space and not chosen.search:
         raise UserError("--space is what a search varies; add --search=optuna, or give values in --grid")
+    if not chosen.search and (line := in_vain(chosen, OF_SEARCHES, "--", "a grid")):
+        raise UserError(f"{line}; leave it out, or add --search=optuna")
     chosen = replace(chosen, seeds=chosen.seeds or ("1000:1004" if chosen.search else "1"))
     if chosen.executor == "local" and chosen.workers > MOST_WORKERS:
         raise UserError(f"--workers={chosen.workers} is more than this machine can serve; give at most {MOST_WORKERS}")

@@ -67,6 +67,12 @@ def without(arrays, *names):
     return {key: x for key, x in arrays.items() if key not in names}
 
 
+def leaves(dataset):
+    """All arrays of a data set."""
+    state = () if dataset.sim_state is None else dataset.sim_state
+    return [*dataset.transitions, *dataset[1:5], *state]
+
+
 def loop(arrays, shape, gamma, drop_last=False):
     """The rules as a plain loop over episodes -> list of rows (obs, action, reward, discount, next_obs, ...)."""
     rows, start, index = [], 0, 0
@@ -272,17 +278,28 @@ def test_reward_to_go_is_the_backward_sum(rows, gamma):
     np.testing.assert_allclose(reward_to_go(rewards, ends, gamma), expected[::-1], rtol=1e-9, atol=1e-9)
 
 
-def test_inexact_successors_are_stored_in_full(folder):
-    shape = [(4, TERMINAL), (3, CUT)]
-    arrays = make(shape)
-    arrays["next_observations"][1, 0] = np.nextafter(arrays["next_observations"][1, 0], np.float32(9))
-    path = folder / "inexact.hdf5"
-    data.write(path, arrays, "Toy-v0", {}, "MIT", "a test")
-    with h5py.File(path) as file:
-        assert "next_observations" in file and "episode_end_next_observations" not in file
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_row_that_leads_elsewhere_is_written_as_an_end(folder, terminal):
+    """As the other formats read it; with the timeouts as they were, the file would make two episodes one."""
+    arrays = make([(2, TERMINAL if terminal else TIMEOUT), (2, TIMEOUT), (3, CUT)])
+    unmarked = {**arrays, "timeouts": np.zeros(7, bool)}
+    path = folder / "unmarked-ours.hdf5"
+    data.write(path, unmarked, "Toy-v0", {}, "MIT", "a test")
+    np.savez(folder / "unmarked.npz", **unmarked)
     dataset, info = data.load(str(path))
-    same(dataset, arrays, loop(arrays, shape, 0.99))  # and the timeouts of our own file are believed
+    same(dataset, arrays, loop(arrays, [(2, ""), (2, ""), (3, "")], 0.99))
+    for ours, theirs in zip(leaves(dataset), leaves(data.load(str(folder / "unmarked.npz"))[0]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     assert info.provenance == {}
+
+
+def test_successors_that_an_earlier_version_stored_in_full_tell_ends_too(folder):
+    arrays = make([(3, TIMEOUT), (2, CUT)])
+    unmarked = {**arrays, "timeouts": np.zeros(5, bool)}
+    path = raw(folder / "in-full.hdf5", unmarked, schema="jaxrl_suite/1", env="Toy-v0")
+    assert data.load(path)[1].episodes == 2
+    part, info = data.load(path, window=lambda rows: (2, 4))
+    assert info.episodes == 2 and part.episode.tolist() == [0, 1] and part.truncated.tolist() == [True, False]
 
 
 # --- Facts about a file ---

@@ -1,10 +1,11 @@
 """Some rows of a data set, as each of several hosts reads them: equal to those rows of the whole."""
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_data import episodes, make, raw, without
+from test_data import TERMINAL, episodes, leaves, make, raw, without
 
 from jaxrl_suite import data
 from jaxrl_suite.data import hdf5
@@ -16,11 +17,6 @@ quick = settings(max_examples=25, deadline=None)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("window")
-
-
-def leaves(dataset):
-    state = () if dataset.sim_state is None else dataset.sim_state
-    return [*dataset.transitions, *dataset[1:5], *state]
 
 
 def assert_window(path, draw):
@@ -40,7 +36,7 @@ def assert_window(path, draw):
 def test_windows_of_our_own_files(folder, shape, seed, compact, draw):
     arrays = make(shape, seed)
     if not compact:
-        arrays["next_observations"] += 1.0  # then the successors are stored in full
+        arrays["next_observations"] += 1.0  # then every row is the end of an episode
     arrays |= {"infos/qpos": np.random.default_rng(seed).normal(size=(len(arrays["rewards"]), 2)).astype(np.float32)}
     arrays |= {"infos/qvel": arrays["infos/qpos"] + 1}
     data.write(folder / "ours.hdf5", arrays, env="none", provenance={}, licence="", source="")
@@ -76,9 +72,10 @@ def test_other_rows_are_not_read(monkeypatch):
 
 
 def test_a_part_that_is_damaged_is_one_line(folder):
-    arrays = make([(3, "terminal")] * 4)
-    arrays["observations"][7] = np.nan
-    path = raw(folder / "damaged.hdf5", arrays, schema="jaxrl_suite/1", env="none")
+    path = str(folder / "damaged.hdf5")
+    data.write(path, make([(3, TERMINAL)] * 4), env="none", provenance={}, licence="", source="")
+    with h5py.File(path, "a") as file:
+        file["observations"][7] = np.nan
     data.load(path, window=lambda rows: (0, 4))  # the host that has these rows does not see it
     with pytest.raises(UserError, match="observations has 1 rows with NaN"):
         data.load(path, window=lambda rows: (5, 8))

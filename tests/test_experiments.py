@@ -4,7 +4,9 @@ import dataclasses
 import json
 import shutil
 import sys
+import types
 
+import gymnasium
 import h5py
 import numpy as np
 import pandas as pd
@@ -14,8 +16,10 @@ import jaxrl_suite as jrs
 from experiments import collect, evaluate, offline_mbrl, options
 from jaxrl_suite import data
 from jaxrl_suite.algorithms import registry as algorithms
+from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.train import rundir
+from jaxrl_suite.train.display import Display
 
 ROWS = 400
 
@@ -141,6 +145,24 @@ def test_a_video_without_its_extra(finished, monkeypatch, capsys):
     assert "needs the extra" in line
 
 
+def test_a_video_has_the_whole_range_of_actions():
+    taken = []
+
+    class Seen(gymnasium.Wrapper):
+        """Notes the actions and draws nothing."""
+
+        def step(self, action):
+            taken.append(float(action[0]))
+            return self.env.step(action)
+
+        def render(self):
+            return None
+
+    loaded = types.SimpleNamespace(policy=lambda: lambda obs: np.full((len(obs), 1), 1.0, np.float32))
+    frames = evaluate._frames(loaded, Seen(gymnasium.make("Pendulum-v1")))
+    assert len(frames) == 201 and set(taken) == {2.0}
+
+
 def test_a_users_own_algorithm(dataset, tmp_path, monkeypatch, capsys):
     (tmp_path / "my_algorithm.py").write_text(
         "from jaxrl_suite.algorithms.bc import Config, make as base\n"
@@ -177,6 +199,8 @@ def refused(monkeypatch, capsys, main, *words):
         (["--alpha-lr=nan"], "--alpha-lr=nan must be finite"),
         (["--algo=no_such_module:make"], "cannot import"),
         (["--algo=json:make"], "no function 'make'"),
+        (["--algo=:make"], "--algo=:make names no module"),
+        (["--algo=.json:make"], "names no module"),
         (["--algo=sac"], "learns online"),
         (["--dataset=hoper-medium-replay-mini"], "did you mean hopper-medium-replay-mini"),
         (["--dataset=nowhere/file.hdf5"], "file.hdf5"),
@@ -194,6 +218,9 @@ def refused(monkeypatch, capsys, main, *words):
         (["--seeds=0"], "neither a count"),
         (["--seeds=5:2"], "neither a count"),
         (["--seeds=x"], "neither a count"),
+        (["--seeds=0:99999999999999999999"], "--seeds=0:99999999999999999999 is too large; give seeds of at most"),
+        (["--seeds=2147483647:2147483649"], "is too large"),
+        (["--seeds=0:2147483648"], "give at most 10000"),
         (["--updates=301"], "not a multiple"),
         (["--real-ratio=2"], "share of the batch"),
         (["--head=hlgauss"], "unknown value head"),
@@ -324,6 +351,13 @@ def test_evaluate_refuses_what_is_no_run(monkeypatch, capsys, tmp_path):
     assert "which run" in refused(monkeypatch, capsys, evaluate.main)
 
 
+def test_only_runs_that_have_ended_are_loaded(monkeypatch, capsys, tmp_path, finished):
+    _, path = copy_of(finished, tmp_path, monkeypatch)
+    assert "has not finished; its command" in refused(monkeypatch, capsys, evaluate.main, path)
+    (path / "status.json").write_text('{"status": "diverged"}')
+    assert jrs.load(path).seeds == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -331,10 +365,17 @@ def test_evaluate_refuses_what_is_no_run(monkeypatch, capsys, tmp_path):
         (["--env=hoper"], "did you mean"),
         (["--steps=0"], "--steps=0"),
         (["--rows=0"], "--rows=0"),
-        (["--steps=100"], "leaves nothing"),
+        (["--steps=100"], "--steps=100 leaves nothing"),
+        (["--level=medium-expert", "--expert-steps=7"], "--expert-steps=7 leaves nothing"),
+        (["--level=expert", "--expert-steps=42000"], "environments; give --expert-steps="),
+        (["--level=medium-expert", "--rows=1"], "give at least 2"),
+        (["--level=expert", "--threshold=nan"], "--threshold=nan must be finite"),
+        (["--level=random", "--seed=-1"], "--seed=-1 must be at least 0"),
+        (["--level=random", "--seed=2147483648"], "--seed=2147483648 is too large"),
     ],
 )
 def test_collect_refuses(monkeypatch, capsys, tmp_path, words, expected):
+    monkeypatch.setattr(collect, "learner", lambda *words: pytest.fail("it trained"))
     assert expected in refused(monkeypatch, capsys, collect.main, f"--out={tmp_path}", *words)
 
 
@@ -348,7 +389,8 @@ def test_collect_refuses_a_folder_that_cannot_be_before_it_collects(monkeypatch,
 @pytest.mark.parametrize("steps", [42_000, 5_004, 5_001])
 def test_collect_refuses_steps_that_would_not_all_be_taken(steps, monkeypatch, capsys, tmp_path):
     line = refused(monkeypatch, capsys, collect.main, f"--steps={steps}", f"--out={tmp_path}")
-    assert "a multiple of --chunk=5000 or less than it, all of them multiples of --envs=8; give --steps=" in line
+    assert "a multiple of the chunk of 5000 or less than it, all of them multiples of the 8 env" in line
+    assert "environments; give --steps=" in line
 
 
 def test_collect_lists_the_bundled_data(monkeypatch, capsys):
@@ -380,6 +422,47 @@ def test_random_level_writes_a_file_that_loads(monkeypatch, capsys, tmp_path):
     assert (told["rows"], told["episodes"]) == (info.rows, info.episodes)
     assert told["return_mean"] == round(info.return_mean, 1)
     assert np.abs(dataset.transitions.action).max() <= 1
+
+
+def test_collect_does_not_replace_the_rows_of_other_options(monkeypatch, capsys, tmp_path):
+    words = ("--env=pendulum", "--level=random", "--rows=30", f"--out={tmp_path}")
+    for _ in range(2):  # the same rows may be made again
+        assert run(monkeypatch, capsys, collect.main, *words, "--format=d4rl,minari")[0] == 0
+    for form in ("d4rl", "minari"):
+        line = refused(monkeypatch, capsys, collect.main, *words, f"--format={form}", "--seed=3")
+        assert "holds other rows (jaxrl_suite: python -m experiments.collect" in line and "--rows 30)" in line
+    assert run(monkeypatch, capsys, collect.main, *words, "--seed=3", "--fresh")[0] == 0
+    info = data.load(str(tmp_path / "collect" / "pendulum-random-mini.hdf5"))[1]
+    assert info.provenance["options"]["seed"] == 3
+
+
+def outcome(**facts):
+    return lambda job, directory, display: types.SimpleNamespace(diverged=[False], **facts)
+
+
+@pytest.mark.parametrize(("more", "told"), [([], "the same command resumes"), (["--fresh"], "without --fresh resumes")])
+def test_a_stopped_collection_says_what_resumes_it(monkeypatch, capsys, tmp_path, more, told):
+    monkeypatch.setattr(collect.loop, "run", outcome(finished=False))
+    words = ("--env=pendulum", "--level=expert", "--threshold=-300", f"--out={tmp_path}", *more)
+    code, output, errors = run(monkeypatch, capsys, collect.main, *words)
+    assert code == 75 and told in output, errors
+
+
+def test_a_learner_that_has_finished_is_logged_all_the_same(monkeypatch, tmp_path):
+    monkeypatch.setattr(collect.loop, "run", outcome(finished=True))
+    chosen, spec, display = collect.Options(out=tmp_path), envs.spec("pendulum"), Display(quiet=True)
+    (config,) = collect.learners(chosen).values()
+    path = collect.learner(chosen, spec, config, display)
+    assert not (path / "tensorboard").exists()
+    assert collect.learner(dataclasses.replace(chosen, log="tensorboard"), spec, config, display) == path
+    assert (path / "tensorboard").is_dir()
+
+
+def test_of_an_option_given_twice_the_last_counts_everywhere():
+    words = ["--algo=bc", "--preset=paper", "--algo", "ravl", "--preset=smoke"]
+    shared, entry, config = options.offline(words, "test", "")
+    assert (shared.algo, entry.name) == ("ravl", "ravl")
+    assert (shared.preset, config) == ("smoke", algorithms.preset(entry, "smoke"))
 
 
 def test_seeds():

@@ -476,6 +476,9 @@ def test_checksums_that_the_user_states(mirror):
         data.load("hopper-medium-v2")
     sums.write_text(hashlib.sha256(mirror.content).hexdigest() + "  hopper_medium-v2.hdf5\n")
     assert data.load("hopper-medium-v2")[1].rows == 9
+    sums.write_bytes(b"\xff\xfe no text")
+    with pytest.raises(UserError, match="SHA256SUMS: cannot be read as text"):
+        data.load("hopper-medium-v2")
 
 
 @pytest.mark.parametrize("version", [0, 1, 3])

@@ -153,7 +153,7 @@ def test_critics_begin_at_the_value_that_is_asked_for(name):
 @pytest.mark.parametrize("head", ["two_hot_symexp", "symlog"])
 def test_a_number_to_begin_at_is_refused_where_scaled_bins_would_change_it(head):
     config = dataclasses.replace(iql.PRESETS["smoke"], head=head, initial_value="50", scale_rewards=True)
-    with pytest.raises(UserError, match="--initial-value=50.*--scale-rewards"):
+    with pytest.raises(UserError, match=r"--initial-value=50.*--scale-rewards"):
         iql.make(SPEC, config)
     iql.make(SPEC, dataclasses.replace(config, scale_rewards=False))
 

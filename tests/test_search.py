@@ -22,6 +22,7 @@ from test_experiments import dataset, refused, run  # noqa: F401
 from test_sweep import holders
 
 from experiments import sweep
+from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep import executors, schedule, search, space, studies
 from jaxrl_suite.sweep.executors import processes
@@ -222,6 +223,20 @@ def test_failures_are_recorded_and_the_search_goes_on(tmp_path):
     assert counts == {"COMPLETE": states(rows).count("complete"), "FAIL": 12 - states(rows).count("complete")}
 
 
+def test_no_finite_value_is_not_called_diverged(tmp_path):
+    (row,) = searched(tmp_path, 1, design({**WHERE, "x": ("nan",)}))
+    assert (row["state"], row["why"]) == ("undefined", "return_last is no finite number")
+
+
+@pytest.mark.parametrize("objective", ["score_last", "score_best"])
+def test_scores_are_no_objective_where_a_task_has_none(objective):
+    studies.check(design(objective=objective), [1000], envs.spec("hopper"))
+    with pytest.raises(
+        UserError, match=f"no reference scores.* give --objective={objective.replace('score', 'return')}"
+    ):
+        studies.check(design(objective=objective), [1000], envs.spec("pendulum"))
+
+
 def test_what_failed_is_tried_again_by_the_next_command(tmp_path):
     class Failing(Steps):
         def poll(self):
@@ -237,6 +252,19 @@ def test_what_failed_is_tried_again_by_the_next_command(tmp_path):
     more = searched(tmp_path, 5, design(sampler="random"))
     calm = searched(tmp_path / "calm", 5, design(sampler="random"))
     assert [row[1:] for row in drawn(more)] == [row[1:] for row in drawn(calm)]
+
+
+def test_a_failure_is_not_that_of_a_later_trial_with_the_same_settings(tmp_path):
+    begun = []
+
+    def start(task, log):
+        job = Steps(task, log)
+        begun.append(task)
+        job.code = 2 if len(begun) == 1 else None  # bad input is not tried again
+        return job
+
+    rows = searched(tmp_path, 3, design({"x": ("1",), "n": ("3",)}, sampler="random"), start=start)
+    assert states(rows) == ["failed", "complete", "complete"] and len(begun) == 2
 
 
 def test_hopeless_trials_are_pruned_and_cost_less(tmp_path):

@@ -23,6 +23,7 @@ from jaxrl_suite.errors import UserError
 from jaxrl_suite.sweep import display, executors, grid, schedule, tasks
 from jaxrl_suite.sweep.executors import processes
 from jaxrl_suite.train import rundir, settings
+from jaxrl_suite.train.display import make_console
 
 ROOT = Path(__file__).resolve().parent.parent
 PROVENANCE = ["wall_seconds", "git_commit", "host", "resumed"]
@@ -99,6 +100,7 @@ def test_a_setting_reaches_the_config(name, text, words):
         (["--grid", "critics=0", "--dataset={data}"], "--critics=0 must be at least 1"),
         (["--grid", "anneal=perhaps", "--dataset={data}"], "neither true nor false"),
         (["--wokers=2"], "did you mean --workers"),
+        (["--trials=5", "--sampler=random"], "--trials=5, --sampler=random changes nothing: a grid has no use for it"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(words, expected, dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
@@ -297,6 +299,16 @@ def test_the_display_tells_changes_once(fake):
         shown.update(board)
     assert text.getvalue().count("failed: fake none behave=ok (exit code 3): why") == 1
     assert text.getvalue().count("0 running, 0 elsewhere, 1 done, 1 failed, 0 diverged of 2") == 1
+
+
+def test_text_of_others_is_no_markup(fake, capsys):
+    (mine,) = fake("[/x]")
+    board = schedule.Board(schedule.deque(), failed=[schedule.Failure(mine, 1, 2, None, "no [/lib/a.so], axes [seed]")])
+    console = make_console()
+    display.Display(console, 1).update(board)
+    console.print(display.plan([mine], ["new"]))
+    output = capsys.readouterr().out
+    assert "no [/lib/a.so], axes [seed]" in output and output.count("[/x]") == 2
 
 
 # --- The command ---

@@ -95,6 +95,8 @@ def get(name: str) -> Entry:
     if ":" not in name:
         raise unknown("algorithm", name, ALGORITHMS, "(or your own, as package.module:make)")
     module_name, _, factory = name.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise UserError(f"--algo={name} names no module from the top; expected package.module:make")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

@@ -82,7 +82,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
     Raises:
         UserError: steps that are no whole chunks of all environments, or a head that needs ends of its support.
     """
-    _check(config)
+    check(config)
     heads.require_ends(config.value_head())
     shape = ActorCriticConfig(
         config.critics, config.hidden, config.batch, config.value_head(), lipschitz=config.smoothness()
@@ -172,19 +172,21 @@ def make(spec: Spec, config: Config) -> Algorithm:
     )
 
 
-def _check(config: Config) -> None:
-    """Refuse steps that would not all be taken.
+def check(config: Config, option: str = "--steps") -> None:
+    """Refuse steps that would not all be taken; `option` is the name under which they were given.
 
     Raises:
         UserError: so it is.
     """
     if config.explore >= config.steps:
-        raise UserError(f"--steps={config.steps} leaves nothing after {config.explore} steps of exploration; give more")
+        raise UserError(
+            f"{option}={config.steps} leaves nothing after {config.explore} steps of exploration; give more"
+        )
     after = config.steps - config.explore
     whole = [part % min(config.chunk, part) == 0 and part % config.envs == 0 for part in (config.explore, after)]
     if not all(whole) or config.chunk % config.envs:
         raise UserError(
-            f"--steps={config.steps}: expected {config.explore} steps of exploration and, beyond, a multiple of "
-            f"--chunk={config.chunk} or less than it, all of them multiples of --envs={config.envs}; give "
-            f"--steps={config.explore + max(1, round(after / config.chunk)) * config.chunk}, say"
+            f"{option}={config.steps}: expected {config.explore} steps of exploration and, beyond, a multiple of the "
+            f"chunk of {config.chunk} or less than it, all of them multiples of the {config.envs} environments; give "
+            f"{option}={config.explore + max(1, round(after / config.chunk)) * config.chunk}, say"
         )

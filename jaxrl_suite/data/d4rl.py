@@ -77,9 +77,18 @@ def expected(remote: Remote, folder: Path | None = None) -> str | None:
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """File name -> sha256, from the folder's SHA256SUMS; empty without one."""
+    """File name -> sha256, from the folder's SHA256SUMS; empty without one.
+
+    Raises:
+        UserError: it cannot be read as text.
+    """
     sums = folder / "SHA256SUMS"
-    lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []
+    try:
+        lines = sums.read_text(encoding="utf-8").splitlines() if sums.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{sums}: cannot be read as text ({container.one_line(error)}); write it anew with sha256sum, or remove it"
+        ) from error
     pairs = (line.split(maxsplit=1) for line in lines if line.strip())
     return {pair[1].lstrip("*"): pair[0].lower() for pair in pairs if len(pair) == 2}
 

@@ -40,8 +40,8 @@ def assemble(columns: Columns, sim_state: Any, gamma: float, parity: str | None,
             f"{where}: has neither timeouts nor next_observations, so that an episode that ran out of time cannot be "
             "told from the next; add timeouts (all 0 if no episode did)"
         )
-    jumps = _jumps(columns) & ~flagged if infer and parity is None else np.zeros_like(flagged)
-    ends = flagged | jumps
+    unmarked = jumps(columns) & ~flagged if infer and parity is None else np.zeros_like(flagged)
+    ends = flagged | unmarked
     completed = ends[-1]  # otherwise the file's end cut the last episode
     ends[-1] = True
 
@@ -56,7 +56,7 @@ def assemble(columns: Columns, sim_state: Any, gamma: float, parity: str | None,
         raise UserError(f"{where}: no row has a known successor, expected next_observations or longer episodes")
 
     mc_return = reward_to_go(columns.rewards, ends, gamma).astype(np.float32)
-    notes = {"rows_dropped": int((~keep).sum()), "episode_ends_inferred": int(jumps.sum())}
+    notes = {"rows_dropped": int((~keep).sum()), "episode_ends_inferred": int(unmarked.sum())}
     return Assembled(
         dataset=_dataset(columns, next_obs, mc_return, sim_state, episode_index(ends), keep),
         returns=episode_returns(columns.rewards, ends, bool(completed)),
@@ -152,7 +152,7 @@ def _shifted(x: np.ndarray) -> Any:
     return np.concatenate([x[1:], x[-1:]])
 
 
-def _jumps(columns: Columns) -> np.ndarray:
+def jumps(columns: Columns) -> np.ndarray:
     """[rows] where the stored successor is not the next row: a reset lies between. False at the last row."""
     if columns.next_observations is None:
         return np.zeros_like(columns.terminals)

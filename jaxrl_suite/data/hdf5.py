@@ -2,8 +2,8 @@
 
 The layout (github.com/Farama-Foundation/D4RL): flat `observations, actions, rewards, terminals, timeouts`, optional
 `next_observations`, `infos/qpos`, `infos/qvel`. Inside an episode next_observations repeats observations, so our own
-files keep only `episode_end_next_observations` [episodes, obs_dim], in order. Attributes of our files: `schema`,
-`env`, `env_version`, `level`, `licence`, `source`, `provenance` (JSON), `sim_state`.
+files keep only `episode_end_next_observations` [episodes, obs_dim], in order (some of earlier versions keep all).
+Attributes of our files: `schema`, `env`, `env_version`, `level`, `licence`, `source`, `provenance` (JSON), `sim_state`.
 
 `sim_state = "from_observations"`: the simulator's state is read off the observation, qpos = [0, obs[:nq-1]] and
 qvel = obs[nq-1:], in ant with two zeros in place of one. That is exact up to the translation along x, and ant's along y
@@ -11,8 +11,8 @@ qvel = obs[nq-1:], in ant with two zeros in place of one. That is exact up to th
 +-10: rows with such a velocity get NaN qvel.
 
 A reader's own remarks (rows dropped, ends inferred) are added to the provenance under the key `reader`, if any.
-In files that are not ours an episode also ends where next_observations[i] differs from observations[i+1], because
-D4RL's replay sets do not mark every time-out (D4RL#162); `timeouts` of our own files are complete.
+Where a file keeps all next_observations, an episode also ends where next_observations[i] differs from
+observations[i+1], because D4RL's replay sets do not mark every time-out (D4RL#162); `write` marks them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from jaxrl_suite import types
 from jaxrl_suite.data import d4rl
 from jaxrl_suite.data.columns import END_NEXT, OPTIONAL, REQUIRED, Columns, check, require
 from jaxrl_suite.data.container import read, sha256_of, store
-from jaxrl_suite.data.episodes import assemble, cut, episode_returns
+from jaxrl_suite.data.episodes import assemble, cut, episode_returns, jumps
 from jaxrl_suite.data.info import DatasetInfo, Origin, Window, check_options, check_sha256, describe
 from jaxrl_suite.errors import UserError
 
 FLAGS = ("terminals", "timeouts", "rewards")  # numbers per row: what tells episodes and their returns
+FULL = "next_observations"  # the successors of all rows
 SCHEMA = "jaxrl_suite/1"
 FROM_OBSERVATIONS = "from_observations"
 
@@ -74,8 +75,8 @@ def load_file(
     """Read a data file. `parity="d4rl"` repeats what d4rl.qlearning_dataset returned, its faults included.
 
     With `window` only those rows come back, as they are in the whole, beside the info of the whole. Of our own files
-    the columns of vectors are then read for the episodes that hold these rows alone; of others in full, as it takes
-    all rows to find their episodes.
+    the columns of vectors are then read for the episodes that hold these rows alone; of others, and of those that keep
+    all successors, in full, as it takes all rows to find their episodes.
     """
     check_options(parity, gamma)
     path = Path(path).expanduser()
@@ -88,10 +89,8 @@ def load_file(
     _check_schema(where, attributes.get("schema", ""))
     columns = check(where, raw)
     env = attributes.get("env") or _guess_env(path)
-    ours = attributes.get("schema", "").startswith("jaxrl_suite/")
     sim_state = _sim_state(columns, env, attributes.get("sim_state") == FROM_OBSERVATIONS, where)
-    infer = columns.timeouts is None or not ours
-    dataset, returns, notes = assemble(columns, sim_state, gamma, parity, infer, where)
+    dataset, returns, notes = assemble(columns, sim_state, gamma, parity, True, where)
     rows, episodes = len(dataset.episode), int(dataset.episode[-1]) + 1
     if part is not None:
         rows, episodes, returns = part.total, part.episodes, part.returns
@@ -125,8 +124,9 @@ class _Part(NamedTuple):
 
 def _part(path: Path, window: Window) -> _Part | None:
     """What to read for a window; None where the file must be read whole."""
-    flags, attributes = read(path, FLAGS)
-    if not attributes.get("schema", "").startswith("jaxrl_suite/") or "timeouts" not in flags:
+    flags, attributes = read(path, (*FLAGS, FULL), rows={FULL: slice(0)})
+    ours = attributes.get("schema", "").startswith("jaxrl_suite/")
+    if not ours or "timeouts" not in flags or FULL in flags:  # with all successors there, flags do not tell all ends
         return None
     terminals, timeouts, rewards = (np.asarray(flags[key]).reshape(-1) for key in ("terminals", "timeouts", "rewards"))
     if not len(terminals) == len(timeouts) == len(rewards):
@@ -155,8 +155,12 @@ def write(
 ) -> str:
     """Write rows [N, ...] with their full `next_observations` and return the file's sha256.
 
-    The successors are stored in the compact form if that rebuilds them exactly, else in full. The file appears whole
-    or not at all; its bytes depend on the content alone (and on the versions of HDF5 and zlib).
+    A row that does not lead to the next one ends its episode: where no flag says so, it is marked in `timeouts`, and
+    every successor comes back exactly. The file appears whole or not at all; its bytes depend on the content alone (and
+    on the versions of HDF5 and zlib).
+
+    Raises:
+        UserError: a column is missing, strange or holds bad numbers, or the file cannot be written.
     """
     path = Path(path)
     where = str(path)
@@ -186,23 +190,19 @@ def _writable() -> list[str]:
 
 
 def _stored(columns: Columns) -> dict[str, np.ndarray]:
-    """The arrays that go into our file: the successors in the compact form wherever it says the same."""
+    """The arrays that go into our file: all ends marked, and the successors that the next rows do not tell."""
     assert columns.next_observations is not None and columns.timeouts is not None
-    ends = columns.terminals | columns.timeouts
+    timeouts = columns.timeouts | jumps(columns) & ~columns.terminals
+    ends = columns.terminals | timeouts
     ends[-1] = True
-    inside = np.flatnonzero(~ends)
-    compact = np.array_equal(columns.next_observations[inside], columns.observations[inside + 1])
-    successors = (
-        {END_NEXT: columns.next_observations[ends]} if compact else {"next_observations": columns.next_observations}
-    )
     infos = {"infos/qpos": columns.qpos, "infos/qvel": columns.qvel}
     return {
         "observations": columns.observations,
         "actions": columns.actions,
         "rewards": columns.rewards,
         "terminals": columns.terminals,
-        "timeouts": columns.timeouts,
-        **successors,
+        "timeouts": timeouts,
+        END_NEXT: columns.next_observations[ends],
         **{key: value for key, value in infos.items() if value is not None},
     }
 

@@ -30,6 +30,7 @@ import numpy as np
 from jaxrl_suite import types
 from jaxrl_suite.data.columns import Columns, check, require
 from jaxrl_suite.data.container import LARGEST_RATIO, array, one_line, opened, sha256_of
+from jaxrl_suite.data.episodes import jumps
 from jaxrl_suite.data.info import DatasetInfo, Origin, Window, check_options, check_sha256, finish
 from jaxrl_suite.data.memory import FIELDS, PER_STEP, STATES, Episode, join
 from jaxrl_suite.errors import UserError
@@ -367,8 +368,7 @@ def _split(rows: Columns, where: str) -> list[Episode]:
     assert rows.next_observations is not None and rows.timeouts is not None
     ends = rows.terminals | rows.timeouts
     ends[-1] = True
-    inside = np.flatnonzero(~ends)
-    broken = inside[(rows.next_observations[inside] != rows.observations[inside + 1]).any(axis=1)]
+    broken = np.flatnonzero(jumps(rows) & ~ends)
     if len(broken):
         raise UserError(f"{where}: row {broken[0]} leads elsewhere than to the next row; mark the end of the episode")
     timeouts = rows.timeouts.copy()

@@ -64,10 +64,16 @@ def curve(evals: Iterable[Mapping[str, Any]], column: str, seeds: int) -> list[f
 
 
 def value_of(rows: Sequence[Mapping[str, Any]], objective: str) -> stats.Interval | None:
-    """The mean of a column over seeds; None where a seed has diverged, so that the others do not speak for it."""
+    """The mean of a column over seeds; None where it is not finite.
+
+    None also where a seed has diverged, so that the others do not speak for it.
+    """
     value = stats.mean_interval([row[objective] for row in rows])
-    diverged = any(row["status"] == "diverged" for row in rows)
-    return None if diverged or not math.isfinite(value.estimate) else value
+    return None if _diverged(rows) or not math.isfinite(value.estimate) else value
+
+
+def _diverged(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(row["status"] == "diverged" for row in rows)
 
 
 # --- Trials as runs ---
@@ -110,6 +116,7 @@ class Driver:
         self.design, self.trials, self.places, self._make, self._say = design, trials, places, make, say
         self.states = studies.library().trial.TrialState
         self.live: dict[int, Live] = {}
+        self._told = 0  # how many of the board's failures the study knows
         self.runs: dict[int, Run] = {}  # of every trial whose settings the experiment takes
         for frozen in self._known():
             if frozen.state == self.states.RUNNING:
@@ -141,9 +148,10 @@ class Driver:
             for run in board.done:
                 for live in self._of(run):
                     self._complete(live)
-            for failure in board.failed:
+            for failure in board.failed[self._told :]:  # an earlier one says nothing of trials drawn since
                 for live in self._of(failure.run):
                     self._fail(live.trial, "failed", failure.last_lines)
+            self._told = len(board.failed)
             for attempt in board.running:
                 if any(self._is_hopeless(live) for live in self._of(attempt.run)):
                     board.prune(attempt)
@@ -210,9 +218,12 @@ class Driver:
 
     def _complete(self, live: Live) -> None:
         self._report(live)
-        value = value_of(tasks.rows_of([live.run]), self.design.objective)
-        if value is None:
+        rows = tasks.rows_of([live.run])
+        value = value_of(rows, self.design.objective)
+        if _diverged(rows):
             self._fail(live.trial, "diverged", "a seed has diverged")
+        elif value is None:
+            self._fail(live.trial, "undefined", f"{self.design.objective} is no finite number")
         else:
             words = f"{self.design.objective} {with_interval(*value[:3])}"
             self._end(live.trial, words, self.states.COMPLETE, value.estimate)

@@ -18,6 +18,7 @@ from jaxrl_suite.report import tables
 from jaxrl_suite.sweep.space import Range, Space, describe
 from jaxrl_suite.sweep.tasks import Run
 from jaxrl_suite.train import files, identity, rundir
+from jaxrl_suite.types import Spec
 
 if TYPE_CHECKING:
     import optuna
@@ -38,15 +39,21 @@ class Design(NamedTuple):
     pruner: str
 
 
-def check(design: Design, seeds: Sequence[int]) -> None:
-    """Refuse what cannot be searched with.
+def check(design: Design, seeds: Sequence[int], spec: Spec) -> None:
+    """Refuse what cannot be searched with; `spec` is of the environment that the trials are evaluated in.
 
     Raises:
-        UserError: an unknown objective, sampler or pruner, or seeds that claims are tested on.
+        UserError: an unknown objective, sampler or pruner, scores where there are none, or seeds that claims are tested
+            on.
     """
     for kind, known in {"objective": tables.VALUES, "sampler": SAMPLERS, "pruner": PRUNERS}.items():
         if getattr(design, kind) not in known:
             raise unknown(kind, getattr(design, kind), known)
+    if design.objective.startswith("score") and spec.score_min is None:
+        raise UserError(
+            f"--objective={design.objective}: {spec.name} has no reference scores to measure by; "
+            f"give --objective={design.objective.replace('score', 'return')}"
+        )
     if min(seeds) < TUNING:
         raise UserError(
             f"seed {min(seeds)} cannot be searched on: seeds below {TUNING} are kept to test what a search has found; "

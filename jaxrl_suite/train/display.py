@@ -14,10 +14,13 @@ PLAIN_SECONDS = 10.0
 WIDTH = 140  # of tables where no terminal says how wide it is
 
 
-def make_console() -> Console:
-    """Where experiments print: the terminal, or whatever output goes to, with room for tables."""
-    plain = Console(highlight=False, soft_wrap=True)
-    return plain if plain.is_terminal else Console(highlight=False, soft_wrap=True, width=WIDTH)
+def make_console(width: int = WIDTH) -> Console:
+    """Where experiments print: the terminal, or whatever output goes to, with room for tables of `width` columns.
+
+    Text is shown as it is: paths, logs and settings hold square brackets that are no markup.
+    """
+    plain = Console(highlight=False, soft_wrap=True, markup=False)
+    return plain if plain.is_terminal else Console(highlight=False, soft_wrap=True, markup=False, width=width)
 
 
 class Display:
@@ -91,4 +94,4 @@ class Display:
 
     def _print(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, markup=False)
+            self.console.print(text)

@@ -13,6 +13,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 NOTICE = b"\nstopping after this chunk, the state will be saved; press Ctrl-C again to stop at once without saving\n"
 
 
+def resumes(fresh: bool = False) -> str:
+    """Which command goes on with a run that was stopped; with --fresh (`fresh`) it would begin another."""
+    return "the same command without --fresh resumes" if fresh else "the same command resumes"
+
+
 class Interrupts:
     """Within this context SIGTERM and SIGINT only set `requested`; a second SIGINT raises KeyboardInterrupt.
 

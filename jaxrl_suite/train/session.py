@@ -143,6 +143,9 @@ def summary_rows(
 
 
 # --- Loading ---
+_LOST = "{} has finished, but lacks the checkpoint of its last phase; repeat its command with --fresh"
+
+
 class Run(NamedTuple):
     """A finished run: its config, what it learnt, and its policy."""
 
@@ -207,16 +210,18 @@ def load(path: str | Path) -> Run:
         changes = {text: dict(change) for text, change in record.get("variants") or [("", {})]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a run directory (no readable config.json); give the folder of a run") from error
+    if not rundir.ending(path):
+        raise UserError(f"{path} has not finished; its command (in provenance.json) resumes it, without --fresh")
     built = build(run_config)
     index = len(built.algorithm.phases) - 1
     folder = path / "checkpoints" / f"{index}-{built.algorithm.phases[index].name}"
     if not checkpoint.exists(folder):
-        raise UserError(f"{path} has no checkpoint of its last phase; let the run finish first")
+        raise UserError(_LOST.format(path))
     population = members.of(seeds, variants_of(built, changes))
     template = members.template(built.algorithm, population, _stand_in(built, run_config, len(seeds)), index)
     loaded = checkpoint.load_latest(folder, template, loop.config_hash(run_config, population))
     if loaded is None:
-        raise UserError(f"{path} has no checkpoint of its last phase; let the run finish first")
+        raise UserError(_LOST.format(path))
     return Run(run_config, population, built.spec, built.algorithm, loaded.tree.members, evals_of(path))
 
 
