@@ -166,13 +166,17 @@ STUDIES = _each_once(
         Study(
             "inner",
             "a reward four steps away, where most rollouts pass",
-            _arms(("base", "minimum", "ravl"), **_single(INNER), horizon=INNER_LENGTHS),
+            (
+                *_arms(("base", "minimum", "ravl"), **_single(INNER), horizon=INNER_LENGTHS),
+                *_arms(("patched", "random-patched"), **_single(INNER)),
+                *_arms(("base",), **_single(INNER), horizon=(30,)),
+            ),
             8,
         ),
         Study(
             "rewards",
             "the reward's distance against the rollouts' length",
-            _arms(("base", "minimum", "ravl"), distance=DISTANCES, horizon=LENGTHS),
+            _arms(("base", "patched", "minimum", "ravl"), distance=DISTANCES, horizon=LENGTHS),
             2,
         ),
     )

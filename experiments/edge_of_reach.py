@@ -222,8 +222,8 @@ def judged(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) ->
 
 
 def _curved(row: Mapping[str, Any]) -> bool:
-    """Whether a row of the box is one of the study of methods."""
-    return row["dataset"] == WORLD and row["settings"] in ("", box_claims.RIM)
+    """Whether a row of the box is of one of the three places that training is shown at."""
+    return row["dataset"] == WORLD and row["settings"] in box_claims.PLACES.values()
 
 
 # --- Elsewhere ---

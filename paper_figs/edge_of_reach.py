@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from experiments import curves
-from experiments.box_claims import RIM
+from experiments.box_claims import PLACES
 from experiments.box_studies import EXPERIMENT
 from jaxrl_suite.envs import box
 from jaxrl_suite.report import mean_interval
@@ -23,7 +22,7 @@ from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 SKY = "#56B4E9"
 
 METHODS = {"base": ORANGE, "patched": GREEN, "random-patched": PURPLE, "minimum": SKY, "ravl": BLUE}
-MAPPED = ("base", "minimum", "ravl")
+MAPPED = ("base", "patched", "minimum", "ravl")
 NAMES = {
     "base": "base",
     "patched": "edge patched",
@@ -42,8 +41,8 @@ def draw(results: Path) -> dict[str, Figure]:
     for preset, rows in summary.groupby("preset"):
         plain = rows[rows["settings"] == ""]
         stem = f"{EXPERIMENT}/box-{{}}" + ("" if preset == "quick" else f"-{preset}")
-        for place, settings in (("", ""), ("-rim", RIM)):
-            mine = rows[rows["settings"] == settings]
+        for place, settings in PLACES.items():
+            mine, place = rows[rows["settings"] == settings], "" if place == "near" else f"-{place}"
             figures[stem.format(f"paths{place}")] = _paths(mine, _table(folder / "paths.csv"))
             figures[stem.format(f"training{place}")] = _training(mine, curves.read(folder / curves.CURVES))
             figures[stem.format(f"reach{place}")] = _by_reach(mine, _table(folder / "shells.csv"))
@@ -197,7 +196,7 @@ def _horizons(rows: pd.DataFrame) -> Figure | None:
 
 # --- Maps ---
 def _maps(rows: pd.DataFrame, plain: pd.DataFrame) -> Figure | None:
-    """Share of the best return: distance against k for three methods, and N against eta."""
+    """Share of the best return: distance against k for some methods, and N against eta."""
     if plain.empty:
         return None
     own = plain.iloc[0]
@@ -210,18 +209,19 @@ def _maps(rows: pd.DataFrame, plain: pd.DataFrame) -> Figure | None:
     critics = rows[place & rows["algo"].isin(("base", "minimum", "ravl"))]
     if by_place["distance"].nunique() < 2 or critics["diversity"].nunique() < 2:
         return None
-    figure = Figure(figsize=(14.5, 3.9), layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(1, 4)
-    for axes, method in zip(panels[:3], MAPPED, strict=True):
+    methods = [method for method in MAPPED if by_place.loc[by_place["algo"] == method, "distance"].nunique() > 1]
+    figure = Figure(figsize=(3.6 * len(methods) + 3.7, 3.9), layout="constrained")
+    *panels, last = figure.subplots(1, len(methods) + 1)
+    for axes, method in zip(panels, methods, strict=True):
         image = _map(axes, by_place[by_place["algo"] == method], "horizon", "distance")
         axes.set_title(NAMES[method])
         axes.set_xlabel("steps k of a rollout")
         axes.set_ylabel("distance of the reward")
-    image = _map(panels[3], critics, "diversity", "critics")
-    panels[3].set_title(f"k = {own['horizon']:.0f}, distance {own['distance']:g}")
-    panels[3].set_xlabel("diversity eta")
-    panels[3].set_ylabel("critics N")
-    figure.colorbar(image, ax=list(panels), label="% of the best return")
+    image = _map(last, critics, "diversity", "critics")
+    last.set_title(f"k = {own['horizon']:.0f}, distance {own['distance']:g}")
+    last.set_xlabel("diversity eta")
+    last.set_ylabel("critics N")
+    figure.colorbar(image, ax=[*panels, last], label="% of the best return")
     shown = pd.concat([by_place, critics])
     figure.suptitle(f"mean over {seeds_of(shown)}; in brackets: Q-value at the start, % of 1 / (1 - gamma)", fontsize=9)
     return figure

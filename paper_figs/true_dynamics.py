@@ -150,17 +150,19 @@ def _worlds(rows: pd.DataFrame, usual: pd.DataFrame, title: str) -> Figure | Non
     """Scores against the world's accuracy, and against the length of rollouts in the true one."""
     true = pd.concat([usual, _of_study(rows, "horizons")])
     true = true[(true["accuracy"] == 1.0) & (true["algo"] == "mbpo")]
-    if usual["accuracy"].nunique() < 3 or true["horizon"].nunique() < 2:
+    between = usual["accuracy"].nunique() > 2
+    if true["horizon"].nunique() < 2:
         return None
     measure, words = _measure(rows)
-    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for algo in ("mbpo", "ravl"):
-        band(left, usual[usual["algo"] == algo], "accuracy", measure, ALGORITHMS[algo], algo)
-    left.set_xticks([-1, 0, 1], ["-1\nrandom", "0\nlearned", "1\ntrue"])
-    left.set_xlabel("accuracy of the world")
+    figure = Figure(figsize=(9.5 if between else 5.0, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True) if between else [figure.subplots()] * 2
+    if between:
+        for algo in ("mbpo", "ravl"):
+            band(left, usual[usual["algo"] == algo], "accuracy", measure, ALGORITHMS[algo], algo)
+        left.set_xticks([-1, 0, 1], ["-1\nrandom", "0\nlearned", "1\ntrue"])
+        left.set_xlabel("accuracy of the world")
+        left.legend(frameon=False)
     left.set_ylabel(words)
-    left.legend(frameon=False)
     band(right, true, "horizon", measure, ALGORITHMS["mbpo"], "mbpo")
     right.set_xlabel("steps k of a rollout, true dynamics")
     right.set_xscale("log")
