@@ -1,5 +1,6 @@
 """The actor-critic's update: its pieces against their definitions, and as a whole against a stored result."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -53,6 +54,46 @@ def test_three_updates_equal_the_golden_tree(learner):
     assert found.keys() == golden.keys()
     for path, expected in golden.items():
         np.testing.assert_allclose(found[path], expected, rtol=1e-3, atol=1e-4, err_msg=path)
+
+
+@pytest.mark.parametrize("aggregate", ["min", "mean"])
+def test_targets_are_those_of_the_target_critics_combined_as_asked(aggregate):
+    """Where they differ from the online ones, as at the start they do not."""
+    parts = ac.make(SPEC, dataclasses.replace(CONFIG, aggregate=aggregate, entropy_backup=False))
+    state = jax.jit(parts.init)(jax.random.key(0), HYPERS, None)
+    state = state._replace(target_critic=jax.tree.map(lambda leaf: -3.0 * leaf, state.critic))
+    rows, key = batch(), jax.random.key(5)
+    after, metrics = jax.jit(parts.update)(state, rows, key)
+    action = parts.policy(after, rows.next_obs, jax.random.split(key, 3)[2])
+    there = np.asarray(parts.values(state._replace(critic=state.target_critic), rows.next_obs, action), np.float64)
+    found = np.asarray(parts.values(state, rows.obs, rows.action), np.float64)
+    error = {
+        how: np.mean(np.square(found - rows.reward - 0.9 * rows.discount * of(there, axis=0)))
+        for how, of in {"min": np.min, "mean": np.mean}.items()
+    }
+    np.testing.assert_allclose(metrics["bellman"], error[aggregate], rtol=1e-4)
+    assert abs(error["min"] - error["mean"]) > 1e-3 * error["min"]
+
+
+def test_targets_are_bounded_from_below_where_that_is_asked():
+    parts = ac.make(SPEC, dataclasses.replace(CONFIG, target_min=-3.0))
+    state = jax.jit(parts.init)(jax.random.key(0), HYPERS, None)
+    rows = batch()._replace(reward=10.0 * batch().reward, discount=jnp.zeros(8))
+    _, metrics = jax.jit(parts.update)(state, rows, jax.random.key(0))
+    found, bounded = parts.values(state, rows.obs, rows.action), np.maximum(rows.reward, -3.0)
+    assert 0 < np.sum(bounded == -3.0) < 8
+    np.testing.assert_allclose(metrics["bellman"], np.mean(np.square(found - bounded)), rtol=1e-5)
+
+
+def test_the_temperature_falls_where_entropy_is_negative_but_above_its_target():
+    """The target is -|A| = -2 and not 0, which the two cases beside this one cannot tell apart."""
+    parts = ac.make(SPEC, CONFIG)
+    state = jax.jit(parts.init)(jax.random.key(0), HYPERS, None)
+    head = state.actor["log_std"]
+    narrow = {**state.actor, "log_std": {**head, "bias": head["bias"] - 1.9}}
+    after, metrics = jax.jit(parts.update)(state._replace(actor=narrow), batch(), jax.random.key(0))
+    assert -1.7 < metrics["entropy"] < -0.3
+    assert after.log_alpha < 0
 
 
 def test_the_target_critics_move_by_tau(learner):

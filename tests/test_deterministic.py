@@ -171,8 +171,10 @@ def test_rebracs_critics_regress_on_the_penalised_target(one_row, case):
     step = row.transitions._replace(discount=jnp.array([discount]))
     row = row._replace(transitions=step, truncated=jnp.array([truncated]), next_action=row.next_action * ~truncated)
     state = init(jax.random.key(4), algorithm.hypers, row, None)
-    learner = state.learner
-    _, metrics = update(state, row)
+    # At the start targets are what they follow, and nothing would tell one from the other.
+    moved = {name: jax.tree.map(lambda leaf: 3.0 * leaf, getattr(state.learner, name)) for name in ("actor", "critic")}
+    learner = state.learner._replace(target_actor=moved["actor"], target_critic=moved["critic"])
+    _, metrics = update(state._replace(learner=learner), row)
 
     def q(weights, obs, action):
         both = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), weights) for i in range(2)]
@@ -185,6 +187,23 @@ def test_rebracs_critics_regress_on_the_penalised_target(one_row, case):
     expected = np.mean(np.square(q(learner.critic, step.obs, step.action) - y))
     np.testing.assert_allclose(metrics["bellman"], expected, rtol=1e-4)
     assert distance > 0.1
+
+
+def test_policy_and_values_are_asked_about_standardised_observations():
+    """Trap: a policy that learns from standardised observations and acts on raw ones."""
+    data = rows()
+    data = data._replace(transitions=data.transitions._replace(obs=50.0 + 9.0 * data.transitions.obs))
+    algorithm = td3_bc.make(SPEC, td3_bc.Config(**SMALL))
+    (phase,) = algorithm.phases
+    state = jax.jit(phase.init)(jax.random.key(0), algorithm.hypers, data, None)
+    obs, action = data.transitions.obs, data.transitions.action
+    mean, std = (np.asarray(f(np.asarray(obs, np.float64), axis=0)) for f in (np.mean, np.std))
+    seen = (obs - mean) / (std + 1e-3)
+    acted, _ = algorithm.act(state, (), obs, jax.random.key(0))
+    np.testing.assert_allclose(acted, np.tanh(forward(state.learner.actor, seen)), rtol=1e-3, atol=1e-6)
+    first = jax.tree.map(lambda leaf: leaf[0], state.learner.critic)
+    expected = forward(first, np.concatenate([seen, action], axis=-1))[:, 0]
+    np.testing.assert_allclose(algorithm.q_value(state, obs, action), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_rebracs_penalty_equals_numpy():

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_suite.algorithms import dqn
+from jaxrl_suite import nets
+from jaxrl_suite.algorithms import dqn, online, q_learning
 from jaxrl_suite.envs import procmaze, termination
 from jaxrl_suite.errors import UserError
-from jaxrl_suite.types import Env, Spec, Timestep
+from jaxrl_suite.types import Env, Spec, Timestep, Transition
+from jaxrl_suite.values import heads
 
 CELLS, GAMMA, LIMIT = 4, 0.8, 2
 TINY = dqn.Config(
@@ -72,6 +74,50 @@ def test_values_of_a_chain_are_exact(head, learnt):
     agent, state, metrics = learnt if head == "hl_gauss" else learn(replace(TINY, head=head))
     np.testing.assert_allclose(agent.values(state, jnp.eye(CELLS)), truth(), atol=0.02)
     assert all(np.isfinite(x).all() for x in metrics.values())
+
+
+@pytest.fixture(scope="module")
+def q_learner():
+    """A learner whose target network is another than its own, and rows of which some end."""
+    config = heads.HeadConfig("mse")
+    net = nets.mlp(CELLS, (8,), q_learning.outputs(2, config))
+    learning = q_learning.make(net, 2, config, copy_every=3)
+    keys = jax.random.split(jax.random.key(0), 4)
+    learner = learning.init(keys[0])._replace(target=net.init(keys[1]))
+    obs, after = jax.random.normal(keys[2], (2, 16, CELLS))
+    action = jnp.arange(16) % 2
+    rows = Transition(obs, action, jax.random.normal(keys[3], (16,)), jnp.float32(jnp.arange(16) % 3 > 0), after)
+    return learning, learner, rows
+
+
+RATES = dqn.Hypers(gamma=GAMMA, learning_rate=1e-2, epsilon=0.0)
+
+
+def test_the_loss_is_the_bellman_error_to_the_target_networks_best_action(q_learner):
+    """Q' chooses and judges; a row counts by its weight."""
+    learning, learner, rows = q_learner
+    share = jnp.float32(jnp.arange(16) % 4 > 0)
+    _, metrics = learning.update(learner, rows, share, RATES)
+    there = np.asarray(learning.values(learner._replace(weights=learner.target), rows.next_obs), np.float64)
+    own = np.asarray(learning.values(learner, rows.next_obs), np.float64)
+    assert (there.argmax(-1) != own.argmax(-1)).any()
+    goal = np.asarray(rows.reward) + GAMMA * np.asarray(rows.discount) * there.max(axis=-1)
+    found = np.asarray(learning.values(learner, rows.obs), np.float64)[np.arange(16), rows.action]
+    np.testing.assert_allclose(metrics["loss"], np.mean(np.asarray(share) * np.square(found - goal)), rtol=1e-4)
+
+
+def test_the_target_network_is_renewed_every_so_many_updates(q_learner):
+    learning, learner, rows = q_learner
+    for count in range(1, 7):
+        before, (learner, _) = learner.target, learning.update(learner, rows, 1.0, RATES)
+        expected = before if count % 3 else learner.weights
+        for new, old in zip(jax.tree.leaves(learner.target), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(new, old)
+
+
+def test_chance_falls_from_one_to_epsilon_after_exploration():
+    found = [float(online.random_share(jnp.int32(step), 100, 50, 0.2)) for step in (0, 100, 125, 150, 10_000)]
+    np.testing.assert_allclose(found, [1.0, 1.0, 0.6, 0.2, 0.2], rtol=1e-6)
 
 
 def test_values_begin_where_they_are_asked_to():

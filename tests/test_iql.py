@@ -94,24 +94,50 @@ def one_row():
     return algorithm, jax.jit(phase.init), jax.jit(phase.update), jax.tree.map(lambda leaf: leaf[:1], rows())
 
 
-@pytest.mark.parametrize("discount", [0.0, 1.0])
-def test_v_and_critics_regress_on_their_targets(one_row, discount):
+@pytest.mark.parametrize(("discount", "scale"), [(0.0, 1.0), (1.0, 1.0), (1.0, 5.0)])
+def test_v_and_critics_regress_on_their_targets(one_row, discount, scale):
     algorithm, init, update, row = one_row
     step = row.transitions._replace(discount=jnp.array([discount]))
     row = row._replace(transitions=step)
     start = init(jax.random.key(4), algorithm.hypers, row, None)
+    # At the start the target critics are the critics, and nothing would tell one from the other.
+    target = jax.tree.map(lambda leaf: 3.0 * leaf, start.learner.critic)
+    start = start._replace(learner=start.learner._replace(target_critic=target, scale=jnp.float32(scale)))
     after, metrics = update(start, row)
 
-    both = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), start.learner.critic) for i in range(2)]
-    q = np.array([forward(each, np.concatenate([step.obs, step.action], axis=-1))[0, 0] for each in both])
-    u = q.min() - forward(start.learner.value, step.obs)[0, 0]
+    def q_of(critic):
+        both = [jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), critic) for i in range(2)]
+        return np.array([forward(each, np.concatenate([step.obs, step.action], axis=-1))[0, 0] for each in both])
+
+    q, least = q_of(start.learner.critic), q_of(target).min()
+    u = least - forward(start.learner.value, step.obs)[0, 0]
     np.testing.assert_allclose(metrics["value_loss"], (0.7 if u > 0 else 0.3) * u**2, rtol=1e-4)
     # The critics bootstrap from the new V, and the policy is weighted by it.
-    y = float(step.reward[0]) + 0.99 * discount * forward(after.learner.value, step.next_obs)[0, 0]
+    y = scale * float(step.reward[0]) + 0.99 * discount * forward(after.learner.value, step.next_obs)[0, 0]
     np.testing.assert_allclose(metrics["bellman"], np.mean(np.square(q - y)), rtol=1e-4)
-    advantage = q.min() - forward(after.learner.value, step.obs)[0, 0]
+    advantage = least - forward(after.learner.value, step.obs)[0, 0]
     np.testing.assert_allclose(metrics["advantage"], advantage, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(metrics["weight"], np.exp(3.0 * advantage), rtol=1e-4)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_the_better_action_is_cloned_and_without_temperature_both_are(deterministic):
+    """In one place 0.5 pays 1 and -0.5 nothing: the weights decide, whichever loss they weigh."""
+    better = jnp.arange(32) % 2 == 0
+    data = rows()
+    step = data.transitions._replace(
+        obs=jnp.zeros((32, 3)), action=jnp.where(better[:, None], 0.5, -0.5) * jnp.ones(2), discount=jnp.zeros(32)
+    )
+    data = data._replace(transitions=step._replace(reward=1.0 * better))
+    changes = {"updates": 400, "batch": 32, "hidden": (16,), "deterministic": deterministic, "normalise": False}
+    algorithm = iql.make(SPEC, iql.Config(**{**vars(CONFIG), **changes}))
+    (phase,) = algorithm.phases
+    init, update = jax.jit(phase.init), jax.jit(phase.update)
+    for beta, expected in ((0.0, 0.0), (10.0, 0.5)):
+        start = init(jax.random.key(0), jax.tree.map(jnp.float32, algorithm.hypers.replace(beta=beta)), data, None)
+        state, _ = update(start, data)
+        action, _ = algorithm.act(state, (), step.obs[:1], jax.random.key(0))
+        np.testing.assert_allclose(action, expected, atol=0.15)
 
 
 def test_only_the_critics_targets_follow_by_tau(ticked):

@@ -230,6 +230,15 @@ def test_a_loose_bound_projects_by_one_to_the_bit():
         np.testing.assert_array_equal(a, b)
 
 
+def test_noise_has_a_key_that_no_other_term_draws_from(monkeypatch):
+    """CQL's proposals split their key into three."""
+    keys = []
+    monkeypatch.setattr(lipschitz, "term", lambda config, value, obs, key: keys.append(key) or jnp.zeros_like)
+    more = lambda weights, state, batch, key: (keys.extend(jax.random.split(key, 3)) or 0.0, {})  # noqa: E731
+    lipschitz.added(Config("random"), None, more, 3)(jnp.zeros(3), None, batch(), KEY)
+    assert len(np.unique([jax.random.key_data(key) for key in keys], axis=0)) == len(keys) == 4
+
+
 def test_published_identities_know_nothing_of_the_options():
     for module in (ravl, mbpo, sac):
         for config in module.PRESETS.values():

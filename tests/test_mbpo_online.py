@@ -145,6 +145,29 @@ def test_a_fit_learns_linear_dynamics_and_ranks_members_by_held_out_rows(determi
     assert (np.abs(np.asarray(prediction.obs - rows.next_obs)).mean() < 0.3) and next_obs.shape == obs.shape
 
 
+def test_rows_that_are_held_out_are_not_trained_on_and_judge_alone():
+    """They alone pay 3: who has never seen them misses each by 3, in one of four dimensions."""
+    dynamics = ensemble.EnsembleConfig(members=2, elites=1, hidden=(16,), deterministic=True, weight_decay=(0.0, 0.0))
+    _, fits = refit.make(SPEC, dynamics, refit.RefitConfig(steps=400, batch=64, learning_rate=3e-3))
+    obs = jax.random.normal(KEY, (400, 3))
+    held = jnp.isin(jnp.arange(400), refit.held_row(jnp.arange(80)))
+    rows = Transition(obs, jnp.zeros((400, 1)), 3.0 * held, jnp.ones(400), obs)
+    ring = buffer.insert(buffer.empty(jax.tree.map(lambda x: x[0], rows), 500), rows, jnp.ones(400, bool))
+    _, metrics = jax.jit(fits.fit)(jax.jit(fits.init)(KEY), ring, KEY)
+    np.testing.assert_allclose(metrics["holdout_mse"], 3.0**2 / 4, rtol=0.05)
+
+
+def test_rollouts_are_as_long_as_the_schedule_says():
+    config = dataclasses.replace(CONFIG, horizon=(1, 3), horizon_epochs=(0, 10))
+    ac = actor_critic.make(SPEC, config.actor_critic())
+    _, state, _ = built()
+    ring = buffer.empty(jax.tree.map(lambda leaf: leaf[0], state.replay.data), 3 * config.rollouts)
+    dream = jax.jit(mbpo_online.parts(SPEC, config, ac).dream)
+    for epoch, steps in ((0, 1), (5, 2), (10, 3)):
+        found = dream(state._replace(imagined=ring, step=jnp.int32(epoch * config.epoch)))
+        assert int(found.imagined.size) == steps * config.rollouts  # a pendulum never ends
+
+
 def test_a_deterministic_model_whose_output_is_zero_predicts_that_nothing_changes():
     dynamics = ensemble.EnsembleConfig(members=2, elites=1, hidden=(8,), deterministic=True)
     model = ensemble.make(SPEC, dynamics)

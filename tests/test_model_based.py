@@ -388,6 +388,19 @@ def test_the_adversarial_model_promises_less():
     assert promised[0] > promised[1] + 0.05 > promised[2] + 0.1
 
 
+def test_the_adversarial_models_weights_decay():
+    """With nothing to fit and no adversary the L2 term alone is left: Adam's steps lead every kernel towards 0."""
+    config = EnsembleConfig(members=2, elites=2, hidden=(), weight_decay=(0.1,), evaluate="all")
+    model, data = ensemble.make(TOY, config), data_of(rows_of(np.zeros(8), np.zeros(8)))
+    params = model.init(jax.random.key(0), Stats(jnp.zeros(2), jnp.ones(2)))
+    idle = model._replace(loss=lambda weights, params, batch, key: (jnp.zeros(()), {}))
+    after, _ = adversary(config, data, idle, toy_critic(), params, horizon=1, adversary_steps=5)(0.0)
+    before, kernel = (np.asarray(p.weights.members["mean"]["kernel"]) for p in (params, after))
+    large = np.abs(before) > 0.06
+    np.testing.assert_allclose((before - kernel)[large], 5 * 1e-2 * np.sign(before[large]), rtol=0.05)
+    assert large.any()
+
+
 def test_the_advantage_along_a_rollout_that_goes_on_past_the_end():
     def step(params, obs, action, key):
         ones = jnp.ones((3, len(obs), 2))

@@ -232,7 +232,8 @@ def added(config: Config, values: Callable[..., Array], more: Callable, critics:
         return more
 
     def terms(weights: Tree, state: Tree, batch: Tree, key: Key) -> tuple[Array, Metrics]:
-        extra, metrics = more(weights, state, batch, key)
+        # `fold_in(key, n)` is `split(key)[n]`: a term that splits the key must not be given the noise's.
+        extra, metrics = more(weights, state, batch, jax.random.fold_in(key, 3))
         obs = jnp.broadcast_to(batch.obs, (critics, *batch.obs.shape))
         value = lambda weights, obs: values(weights, state.support, obs, batch.action)  # noqa: E731
         smooth = term(config, value, obs, jax.random.fold_in(key, 2))(weights)
