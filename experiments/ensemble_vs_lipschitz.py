@@ -3,9 +3,10 @@
 Online MBPO with {probabilistic, deterministic} x {ensemble, single} models and {none, spectral, adversarial, random}
 mechanisms on the critics, beside SAC with one update per step (sac) and with as many as MBPO has (sac-utd), in a pure
 environment: MuJoCo's tasks step inside the program, too, or in envpool with --host. Pendulum and cart-pole swing-up
-take twice the steps of this comparison to be solved: unless options choose arms or steps, the quick preset also trains
-the probabilistic ensemble without a mechanism for so many. All seeds of an arm train as one program, arms one after
-another, so that each has its own time. The same command resumes what was stopped, and prints what has finished.
+take twice the steps of this comparison to be solved: unless options choose arms, steps or a head, the quick preset also
+trains the probabilistic ensemble without a mechanism for so many. With --head=hl_gauss --support=-400,0, say, all
+critics have another value head. All seeds of an arm train as one program, arms one after another, so that each has its
+own time. The same command resumes what was stopped, and prints what has finished.
 
 Rows per seed go to <out>/ensemble_vs_lipschitz/summary.csv, and what is measured over training (value-aware model error
 on held-out real rows, bound and estimates of the value's slope) to diagnostics.csv beside it. The paper is Zheng et al.
@@ -37,6 +38,7 @@ from experiments import (
 from experiments.lipschitz_arms import AGENT, EXPERIMENT, HOST_AGENT, SOLVED, Arm
 from jaxrl_suite import mesh
 from jaxrl_suite.algorithms import registry as algorithms
+from jaxrl_suite.algorithms.head_options import OnlineHeadOptions
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import stats
@@ -44,7 +46,7 @@ from jaxrl_suite.train import extended, identity, loop, rundir, session
 from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
 from jaxrl_suite.types import Tree
-from jaxrl_suite.values import lipschitz
+from jaxrl_suite.values import heads, lipschitz
 
 DIAGNOSTICS = "diagnostics.csv"
 PARTS = ("seconds_fit", "seconds_dream", "seconds_learn")
@@ -62,7 +64,7 @@ DIAGNOSTIC_COLUMNS = ["key_id", "run_id", "seed", "evaluation", "return_mean", *
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(OnlineHeadOptions):
     """Options of the experiment."""
 
     env: str = "pendulum"
@@ -117,6 +119,7 @@ class Group(studies.Group):
         self.configs = [self.frozen] * len(seeds)
         longer = f"-{arm.steps}" if arm.steps else ""
         longer += "-on" if arm.extends else ""
+        longer += f"-{arm.head.name}" if arm.head.name != lipschitz_arms.PLAIN.name else ""
         self.dataset, self.label = chosen.env, f"{arm.model}-{arm.mechanism}-{chosen.env}{longer}"
         self.settings = lipschitz_arms.text(arm, chosen.episodes)
 
@@ -237,7 +240,8 @@ def main() -> int:
     console = make_console()
     if chosen.episodes < 1:
         raise UserError(f"--episodes={chosen.episodes} must be at least 1; give a positive whole number")
-    named = chosen.models, chosen.mechanisms, chosen.steps, chosen.host, chosen.extend
+    head = chosen.value_head()
+    named = chosen.models, chosen.mechanisms, chosen.steps, chosen.host, chosen.extend, head
     arms = lipschitz_arms.asked(chosen.env, chosen.preset, *named)
     display = Display(console)
     seeds = options.parse_seeds(chosen.seeds or str(1 if chosen.preset == "smoke" else lipschitz_arms.SEEDS))
@@ -246,6 +250,8 @@ def main() -> int:
     if chosen.extend and chosen.fresh:
         raise UserError("--extend goes on from runs in --out, --fresh starts over: leave one of them out")
     groups = [Group(arm, seeds, chosen, display) for arm in arms]
+    if line := heads.complaint(head, ()):
+        display.note(line)
     if chosen.workers > 1:
         runs = [
             at_once.of_group(group, EXPERIMENT, chosen, models=arm.model, mechanisms=arm.mechanism, steps=arm.steps)

@@ -6,18 +6,21 @@ import itertools
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from jaxrl_suite.algorithms import mbpo_online
+from jaxrl_suite.algorithms import head_options, mbpo_online
 from jaxrl_suite.algorithms.mbpo_online import Config
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.models import ensemble, refit
 from jaxrl_suite.report.claims import Needed
 from jaxrl_suite.train import settings
+from jaxrl_suite.values import heads
+from jaxrl_suite.values.heads import HeadConfig
 
 EXPERIMENT = "ensemble_vs_lipschitz"
 AGENT = "jaxrl_suite.algorithms.mbpo_online:make"
 HOST_AGENT = "jaxrl_suite.algorithms.mbpo_host:make"
 SEEDS = 5
 EPISODES = 10  # of an evaluation and seed, unless settings say otherwise
+PLAIN = HeadConfig()  # the value head of the comparison
 EVALUATIONS = 30  # of runs with steps of their own: enough for a curve
 MODELS = {
     "probabilistic-ensemble": (False, False),
@@ -103,11 +106,17 @@ class Arm(NamedTuple):
     steps: int = 0  # in all; 0 for the preset's
     host: bool = False  # step the task in envpool
     extends: bool = False  # go on from the run with the preset's steps
+    head: HeadConfig = PLAIN  # the critics' value head
 
     @property
     def needs_model(self) -> bool:
         """Whether it has a world model."""
         return self.model in MODELS
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What it changes in the Config of its kind of model, besides steps."""
+        return EVERY_MECHANISM[self.mechanism] | head_options.fields_of(self.head)
 
     def config(self, env: str, preset: str) -> Config:
         """Its Config.
@@ -115,7 +124,7 @@ class Arm(NamedTuple):
         Raises:
             UserError: no such preset.
         """
-        found = replace(default(self.model, env, preset), **EVERY_MECHANISM[self.mechanism])
+        found = replace(default(self.model, env, preset), **self.changes)
         return replace(found, steps=self.steps, evaluations=EVALUATIONS) if self.steps else found
 
     def needed(self, env: str) -> Needed:
@@ -150,7 +159,7 @@ def text(arm: Arm, episodes: int = EPISODES) -> str:
     """What an arm changes in its kind of model and the preset: `lipschitz=spectral lipschitz_bound=5 steps=30000`."""
     usual = default(arm.model, "pendulum", "quick")
     before = settings.fields(usual) | {"steps": 0, "episodes": EPISODES, "host": False, "extends": False}
-    own = settings.fields(replace(usual, **EVERY_MECHANISM[arm.mechanism]))
+    own = settings.fields(replace(usual, **arm.changes))
     also = {"steps": arm.steps, "episodes": episodes, "host": arm.host, "extends": arm.extends}
     return settings.differences(own | also, before)
 
@@ -222,17 +231,20 @@ def asked(
     steps: int = 0,
     host: bool = False,
     extend: bool = False,
+    head: HeadConfig = PLAIN,
 ) -> tuple[Arm, ...]:
     """What a command trains, by its options: where they name no arms, those of the preset.
 
     Raises:
-        UserError: an unknown model or mechanism, a number of steps that `steps_of` refuses, or one that extends none.
+        UserError: an unknown model or mechanism, a number of steps that `steps_of` refuses, or one that extends none; a
+            head that cannot be, or whose support is not given.
     """
-    own: dict[str, Any] = {"steps": steps_of(env, preset, steps), "host": host, "extends": extend}
+    heads.require_ends(head)
+    own: dict[str, Any] = {"steps": steps_of(env, preset, steps), "host": host, "extends": extend, "head": head}
     usual = default("sac", env, preset).steps
     if extend and own["steps"] <= usual:
         raise UserError(f"--extend goes on to more than the preset's {usual} steps; give their number with --steps")
     if preset == LONG and not (models or mechanisms):
         return tuple(arm._replace(**own) for arm in LEARNERS)
-    named = models or mechanisms or steps or host
+    named = models or mechanisms or steps or host or head != PLAIN
     return chosen(models, mechanisms, **own) if named else every(env, preset)

@@ -2,8 +2,8 @@
 
 The value of an observation is that of the policy's action there. `lipschitz_upper` bounds the slope of the critics,
 over observations and actions together; the policy's slope, which the value has in it too, is not counted. With layer
-normalisation there is none, and it is NaN. In all other published rows the value-aware error is below an eighth of
-`lipschitz_upper` times the model error.
+normalisation there is none, nor with a head whose value is no output of a layer, and it is NaN. In all other published
+rows the value-aware error is below an eighth of `lipschitz_upper` times the model error.
 """
 
 from __future__ import annotations
@@ -57,8 +57,14 @@ def measure(spec: Spec, config: mbpo_online.Config, algorithm: Algorithm, state:
     to_go = rewards_to_go(state.replay.data, state.replay.size, state.agent.hypers.gamma)
     whole = chosen < state.replay.size - 2.0 / (1.0 - config.gamma)  # later sums lack most of their terms
     to_go = jnp.where(whole, to_go[chosen], to_go[0])
-    found = told(value, rows, imagined, to_go, lipschitz.upper_bound(state.agent.critic), slope_key)
+    found = told(value, rows, imagined, to_go, upper_bound(config.head, state.agent.critic), slope_key)
     return found if modelled else found | dict.fromkeys(("value_error", "model_error"), jnp.float32(jnp.nan))
+
+
+def upper_bound(head: str, critic: Tree) -> Array:
+    """A bound of every critic's slope `[critics]`; NaN for heads whose values are no output of a layer."""
+    upper = lipschitz.upper_bound(critic)
+    return upper if head == "mse" else jnp.full_like(upper, jnp.nan)
 
 
 def told(

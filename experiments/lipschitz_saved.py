@@ -27,6 +27,7 @@ from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.report.claims import Evidence, Rows
 from jaxrl_suite.report.comparison import settings_of
 from jaxrl_suite.types import Spec
+from jaxrl_suite.values import heads
 
 NOISE = ("adversarial", "random")
 LATE = 10.0  # how many times its operations a single model's run counts that never reaches the target
@@ -42,7 +43,7 @@ class Spent(NamedTuple):
 def per_step(spec: Spec, config: Config) -> float:
     """Operations per environment step of training, fits and rollouts of its tick included."""
     actor = flops.mlp(spec.obs_dim, config.hidden, 2 * spec.action_dim)
-    critic = flops.mlp(spec.obs_dim + spec.action_dim, config.hidden, 1)
+    critic = flops.mlp(spec.obs_dim + spec.action_dim, config.hidden, heads.make(config.value_head()).size)
     update = flops.update(actor, critic, config.critics, config.batch, diverse=False).done
     passes = 2.0 * config.batch * config.critics
     # Noise takes the values at the rows and at the moved ones, forward and back; an attack first the values at the

@@ -21,7 +21,6 @@ from jaxrl_suite.algorithms import dyna
 from jaxrl_suite.models import imagine
 from jaxrl_suite.train.compose import Population, population
 from jaxrl_suite.types import Algorithm, Array, Dataset, Key, Spec, Tree
-from jaxrl_suite.values import lipschitz
 
 MODEL = 0  # a model is what is fitted first
 
@@ -62,8 +61,7 @@ def asker(
             return model.step(state.model, start, rows.transitions.action, key)[1].obs
 
         imagined = jax.lax.map(successors, jax.random.split(draw_key, SAMPLES))
-        upper = lipschitz.upper_bound(state.agent.critic)
-        upper = upper if config.head == "mse" else jnp.full_like(upper, jnp.nan)
+        upper = lipschitz_probes.upper_bound(config.head, state.agent.critic)
         return lipschitz_probes.told(value, rows.transitions, imagined, rows.mc_return, upper, slope_key)
 
     return lambda state, seed: {name: float(x) for name, x in ask(state, rows_of(seed)).items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from jaxrl_suite.values.heads import HeadConfig
 
@@ -25,3 +26,19 @@ class HeadOptions:
     def value_head(self) -> HeadConfig:
         """The part that shapes the value head."""
         return HeadConfig(self.head, self.bins, self.sigma_ratio, self.support, self.initial_value)
+
+
+@dataclass(frozen=True)
+class OnlineHeadOptions(HeadOptions):
+    """The same without data, where runs had been published before there were heads."""
+
+    head: str = field(default="mse", metadata={"later": True})
+    """Value head of the critics: mse, hl_gauss, two_hot, c51, quantile, mse_softmax, two_hot_symexp, symlog."""
+    support: str = field(default="auto", metadata={"later": True})
+    """Values that a head's bins cover: LO,HI, which a head with a support needs, for there are no data to tell."""
+
+
+def fields_of(head: HeadConfig) -> dict[str, Any]:
+    """The fields of HeadOptions that stand for this value head."""
+    own = asdict(head)
+    return {"head": own.pop("name"), **own}

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxrl_suite.algorithms import actor_critic, mbpo_online
 from jaxrl_suite.algorithms.actor_critic import Hypers
 from jaxrl_suite.algorithms.mbpo_online import State
-from jaxrl_suite.algorithms.mbpo_online_config import PRESETS, Config
+from jaxrl_suite.algorithms.mbpo_online_config import PRESETS, Config, check
 from jaxrl_suite.algorithms.online import remember
 from jaxrl_suite.envs import registry
 from jaxrl_suite.errors import UserError
@@ -30,9 +30,9 @@ def make(spec: Spec, config: Config) -> Algorithm:
     """MBPO in the host's environment of `spec`.
 
     Raises:
-        UserError: the environment is a pure one, or sizes do not fit each other.
+        UserError: the environment is a pure one, or `check` refuses the config.
     """
-    mbpo_online.check(config)
+    check(config)
     if registry.is_pure(spec.name):
         raise UserError(f"{spec.name} is a pure environment, which needs no host; use mbpo_online (leave --host out)")
     ac = actor_critic.make(spec, config.actor_critic())

@@ -12,7 +12,8 @@ Deviations: epochs count the steps of exploration, which theirs come after; a fi
 stops early, which would keep seeds apart) and goes on from the last fit's weights; every fifth row is held out, for
 ever, and ranks the members; a member's bootstrap is drawn anew for each fit; rollouts have the longest length and are
 masked. Drawn are the last rows, as many as `retain` refreshes hold at the present length: some refreshes more where
-rollouts end early. With real_ratio=1: SAC with `utd` updates per step. `layer_norm` is not theirs.
+rollouts end early. With real_ratio=1: SAC with `utd` updates per step. `layer_norm` and heads
+of values are not theirs.
 """
 
 from __future__ import annotations
@@ -26,11 +27,10 @@ import jax.numpy as jnp
 from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import actor_critic
 from jaxrl_suite.algorithms.actor_critic import Hypers
-from jaxrl_suite.algorithms.mbpo_online_config import PRESETS, Config
+from jaxrl_suite.algorithms.mbpo_online_config import PRESETS, Config, check
 from jaxrl_suite.algorithms.online import interact, truncated_linear
 from jaxrl_suite.envs import registry
 from jaxrl_suite.envs.autoreset import autoreset
-from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import imagine, refit
 from jaxrl_suite.types import Algorithm, Array, Key, Metrics, Phase, Spec, Transition, Tree
 
@@ -152,7 +152,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
     """MBPO in the pure environment of `spec`.
 
     Raises:
-        UserError: the environment needs a package that is missing, or sizes do not fit each other.
+        UserError: the environment needs a package that is missing, or `check` refuses the config.
     """
     check(config)
     ac = actor_critic.make(spec, config.actor_critic())
@@ -182,19 +182,3 @@ def make(spec: Spec, config: Config) -> Algorithm:
         Phase("train", ticks, config.utd * config.period, 1, kept, train, evaluate_every=often),
     )
     return algorithm(config, ac, phases)
-
-
-def check(config: Config) -> None:
-    """Refuse sizes that do not fit each other.
-
-    Raises:
-        UserError: they do not.
-    """
-    odd = (config.steps - config.explore) % config.period or config.period % config.envs or config.explore % config.envs
-    if odd or config.explore < refit.HELD:
-        raise UserError(
-            f"--steps={config.steps} less --explore={config.explore} must be a multiple of --period={config.period}, "
-            f"both of these of --envs={config.envs}, and exploration takes at least {refit.HELD} steps"
-        )
-    if not 0.0 <= config.real_ratio <= 1.0:
-        raise UserError(f"--real-ratio={config.real_ratio} is a share of the batch: give a number from 0 to 1")

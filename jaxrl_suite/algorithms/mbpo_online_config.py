@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from jaxrl_suite.algorithms.actor_critic_config import ActorCriticConfig
+from jaxrl_suite.algorithms.head_options import OnlineHeadOptions
 from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
+from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import ensemble, refit
+from jaxrl_suite.values import heads
 
 
 @dataclass(frozen=True)
-class Config(LipschitzOptions):
+class Config(LipschitzOptions, OnlineHeadOptions):
     """MBPO, online."""
 
     steps: int = 125_000
@@ -65,6 +68,7 @@ class Config(LipschitzOptions):
             self.critics,
             self.hidden,
             self.batch,
+            self.value_head(),
             target_entropy=self.target_entropy,
             lipschitz=self.smoothness(),
             layer_norm=self.layer_norm,
@@ -108,3 +112,20 @@ PRESETS = {
     "quick": QUICK,
     "paper": Config(),
 }
+
+
+def check(config: Config) -> None:
+    """Refuse sizes that do not fit each other, and a value head that cannot be.
+
+    Raises:
+        UserError: they do not, no such head, or one that has a support which is not given.
+    """
+    heads.require_ends(config.value_head())
+    odd = (config.steps - config.explore) % config.period or config.period % config.envs or config.explore % config.envs
+    if odd or config.explore < refit.HELD:
+        raise UserError(
+            f"--steps={config.steps} less --explore={config.explore} must be a multiple of --period={config.period}, "
+            f"both of these of --envs={config.envs}, and exploration takes at least {refit.HELD} steps"
+        )
+    if not 0.0 <= config.real_ratio <= 1.0:
+        raise UserError(f"--real-ratio={config.real_ratio} is a share of the batch: give a number from 0 to 1")

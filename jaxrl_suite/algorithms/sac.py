@@ -5,11 +5,14 @@ Equations: 3 (soft target with the least of two target critics), 7 (actor), 18 (
 Deviations: several environments step together, and as many gradient updates follow as environments stepped, so the
 update-to-data ratio stays 1. Networks start as in RAVL's code rather than with the authors' defaults. Time-outs do not
 terminate: the value of a truncated episode's last state is bootstrapped.
+
+The value head is for Python callers: no command reaches it, and `experiments.collect` trains with mse. The arms sac and
+sac-utd of `experiments.ensemble_vs_lipschitz`, which take --head, are `mbpo_online` without a model.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +21,7 @@ import jax.numpy as jnp
 from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import actor_critic, online
 from jaxrl_suite.algorithms.actor_critic import ActorCriticConfig, Hypers
-from jaxrl_suite.algorithms.head_options import HeadOptions
+from jaxrl_suite.algorithms.head_options import OnlineHeadOptions
 from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
 from jaxrl_suite.envs import registry
 from jaxrl_suite.envs.autoreset import autoreset
@@ -28,7 +31,7 @@ from jaxrl_suite.values import heads
 
 
 @dataclass(frozen=True)
-class Config(LipschitzOptions, HeadOptions):
+class Config(LipschitzOptions, OnlineHeadOptions):
     """Online SAC."""
 
     steps: int = 100_000
@@ -45,8 +48,6 @@ class Config(LipschitzOptions, HeadOptions):
     """Widths of the hidden layers of actor and critics."""
     critics: int = 2
     """Number of critics."""
-    head: str = field(default="mse", metadata={"later": True})
-    """Value head of the critics; those with bins need a --support of their own, for there are no data."""
     batch: int = 256
     """Transitions per gradient update."""
     gamma: float = 0.99

@@ -316,13 +316,14 @@ def require_even(config: HeadConfig, option: str) -> None:
 
 
 def require_ends(config: HeadConfig) -> None:
-    """Refuse a support of the data's returns where there are no data.
+    """Refuse a support of the data's returns where there are no data, and what `make` refuses.
 
     Raises:
-        UserError: the head has a support, and it is not given.
+        UserError: the head has a support, and it is not given; or it cannot be made.
     """
+    head = make(config)
     if config.name not in WITHOUT_SUPPORT:
-        make(config).support(None)
+        head.support(None)
 
 
 def complaint(config: HeadConfig, returns: Any) -> str:
