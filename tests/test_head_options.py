@@ -240,7 +240,7 @@ def test_a_notebook_swaps_a_head_in_one_word_and_is_warned_of_a_narrow_support()
         (["--algo=td3_bc", "--head=hl_gauss", "--support=5,-5"], "--support=5,-5 encloses no value"),
         (["--algo=td3_bc", "--head=hl_gauss", "--bins=1"], "--bins=1 can hold no two values"),
         (["--algo=ravl", "--head=hl_gauss", "--sigma-ratio=0"], "--sigma-ratio=0.0 leaves HL-Gauss no Gaussian"),
-        (["--algo=ravl", "--head=hl_gauss", "--sigma-ratio=inf"], "--sigma-ratio=inf leaves HL-Gauss no Gaussian"),
+        (["--algo=ravl", "--head=hl_gauss", "--sigma-ratio=inf"], "--sigma-ratio=inf must be finite"),
         (["--algo=cql", "--head=hlgauss"], "did you mean hl_gauss"),
     ],
 )
