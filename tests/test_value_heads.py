@@ -173,6 +173,16 @@ def test_every_claim_rests_on_a_study_that_its_command_makes():
         reproduce.chosen_claims(heads_claims.CLAIMS[0].id)
 
 
+def test_claims_written_after_the_rows_say_so_and_correct_none_that_were_before():
+    sittings = {}
+    for claim in (*heads_claims.CLAIMS, *heads_later_claims.CLAIMS):
+        after = "written after the rows" in claim.source
+        sittings.setdefault(after, {}).setdefault(claim.family, []).append(claim.id.removeprefix("heads-"))
+    assert not set(sittings[False]) & set(sittings[True])
+    assert [len(ids) for ids in sittings[True].values()] == [10, 5]  # a family that grows changes published verdicts
+    assert sittings[True][heads_later_claims.AUDITED][-1] == "small-gauss-beats-every-mse"
+
+
 def test_noise_never_makes_the_goal_a_place_to_avoid():
     """Above zero it raises a reward of -1 by half its width: from a width of 2 on, another policy would be the best."""
     configs = [one.config("quick") for one in STUDIES["noise"].arms]
