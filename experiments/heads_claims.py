@@ -180,26 +180,30 @@ def _heads() -> tuple[Claim, ...]:
     )
 
 
+def noisy(name: str, width: float, centred: bool, source: str = PAPER.format("figure 14"), **more: object) -> Claim:
+    """Whether noise of a width on the rewards costs HL-Gauss less than squared error."""
+    side = "centred" if centred else "above zero, as in the paper"
+    quiet = {head: studies.of_noise(head, 0.0, True) for head in ("mse", "hl_gauss")}
+    loud = {head: studies.of_noise(head, width, centred) for head in ("mse", "hl_gauss")}
+    ours, theirs = (loud["hl_gauss"], quiet["mse"]), (loud["mse"], quiet["hl_gauss"])
+    return _claim(
+        name,
+        "noise",
+        f"noise of width {width:g} on the rewards ({side}) costs HL-Gauss less of its score than squared error",
+        source,
+        (*ours, *theirs),
+        statistic="half of the mean difference over seeds between what noise costs mse and what it costs "
+        "hl_gauss, 95% t-interval",
+        evidence=above_mean("score_last", _needed(*ours), _needed(*theirs)),
+        **more,
+    )
+
+
 def _noise() -> tuple[Claim, ...]:
-    found = []
-    for centred, side in ((True, "centred"), (False, "above zero, as in the paper")):
-        most = studies.NOISES[centred][-1]
-        quiet = {head: studies.of_noise(head, 0.0, True) for head in ("mse", "hl_gauss")}
-        loud = {head: studies.of_noise(head, most, centred) for head in ("mse", "hl_gauss")}
-        ours, theirs = (loud["hl_gauss"], quiet["mse"]), (loud["mse"], quiet["hl_gauss"])
-        found.append(
-            _claim(
-                f"noise-{'centred' if centred else 'uncentred'}",
-                "noise",
-                f"noise of width {most:g} on the rewards ({side}) costs HL-Gauss less of its score than squared error",
-                PAPER.format("figure 14"),
-                (*ours, *theirs),
-                statistic="half of the mean difference over seeds between what noise costs mse and what it costs "
-                "hl_gauss, 95% t-interval",
-                evidence=above_mean("score_last", _needed(*ours), _needed(*theirs)),
-            )
-        )
-    return tuple(found)
+    return (
+        noisy("noise-centred", studies.NOISES[True][-1], True),
+        noisy("noise-uncentred", studies.NOISES[False][-1], False),
+    )
 
 
 def _transitions() -> tuple[Claim, ...]:
@@ -245,29 +249,31 @@ def _targets() -> tuple[Claim, ...]:
     )
 
 
+def wide(ratio: float, source: str = PAPER.format("figure 13"), **more: object) -> Claim:
+    """Whether HL-Gauss with a sigma of `ratio` bins scores above two-hot, over all numbers of bins."""
+    return _claim(
+        f"ratio-{ratio:g}-beats-two-hot",
+        "bins,heads",
+        f"HL-Gauss with a sigma of {ratio:g} bins scores above two-hot, over 21, 51 and 101 bins",
+        source,
+        (studies.of_bins("hl_gauss", 51, ratio), studies.of_bins("two_hot", 51)),
+        statistic=SCORES.format("hl_gauss minus two_hot, each a mean over numbers of bins"),
+        evidence=above_mean(
+            "score_last",
+            _needed(*(studies.of_bins("hl_gauss", bins, ratio) for bins in studies.BINS)),
+            _needed(*(studies.of_bins("two_hot", bins) for bins in studies.BINS)),
+        ),
+        **more,
+    )
+
+
 def _bins() -> tuple[Claim, ...]:
     source = PAPER.format("figure 13")
-    wide = [
-        _claim(
-            f"ratio-{ratio:g}-beats-two-hot",
-            "bins,heads",
-            f"HL-Gauss with a sigma of {ratio:g} bins scores above two-hot, over 21, 51 and 101 bins",
-            source,
-            (studies.of_bins("hl_gauss", 51, ratio), studies.of_bins("two_hot", 51)),
-            statistic=SCORES.format("hl_gauss minus two_hot, each a mean over numbers of bins"),
-            evidence=above_mean(
-                "score_last",
-                _needed(*(studies.of_bins("hl_gauss", bins, ratio) for bins in studies.BINS)),
-                _needed(*(studies.of_bins("two_hot", bins) for bins in studies.BINS)),
-            ),
-        )
-        for ratio in (0.5, 0.75, 1.0, 2.0)
-    ]
     # The same sigma in units of value: 0.5 of 21 bins, 1 of 51 (0.41 of 21), 2 of 101 (0.42 of 21).
     same = [studies.of_bins("hl_gauss", bins, ratio) for bins, ratio in ((21, 0.5), (51, 1.0), (101, 2.0))]
     names = [f"{bins} bins" for bins in studies.BINS]
     return (
-        *wide,
+        *(wide(ratio) for ratio in (0.5, 0.75, 1.0, 2.0)),
         *(
             _claim(
                 f"sigma-{studies.BINS[a]}-{studies.BINS[b]}",

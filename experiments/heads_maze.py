@@ -77,6 +77,7 @@ class Learnt(NamedTuple):
 
     q: Array  # [evaluations, mazes, cells, 5]
     features: Array  # [mazes, cells, units] the last hidden layer at the end
+    fit: Metrics  # what the head measures on the last batch; nothing where it has no support
 
 
 # --- Heads ---
@@ -168,16 +169,22 @@ def pick(logits: Array, action: Array) -> Array:
     return jnp.take_along_axis(logits, action[:, None, None], axis=1)[:, 0]
 
 
-def td_loss(
+def compared(
     head: ValueHead, net: nets.Network, weights: Tree, target: Tree, rows: Log, support: Any, sarsa: bool
-) -> Array:
-    """The head's loss to r + gamma Q_target(s', a'), a' the best action there, or the logged one."""
+) -> tuple[Array, Any]:
+    """Logits, and their targets r + gamma Q_target(s', a'), a' the best action there, or the logged one."""
     there = logits_of(net, target, rows.next_obs)
     best = rows.next_action if sarsa else jnp.argmax(head.decode(there, support), axis=-1)
     discount = GAMMA * (1.0 - rows.ended)
     goal = head.target(rows.reward, discount, pick(there, best), jnp.zeros_like(rows.reward), support)
-    found = pick(logits_of(net, weights, rows.obs), rows.action)
-    return jnp.mean(head.loss(found, jax.lax.stop_gradient(goal), support))
+    return pick(logits_of(net, weights, rows.obs), rows.action), jax.lax.stop_gradient(goal)
+
+
+def td_loss(
+    head: ValueHead, net: nets.Network, weights: Tree, target: Tree, rows: Log, support: Any, sarsa: bool
+) -> Array:
+    """The head's loss to those targets."""
+    return jnp.mean(head.loss(*compared(head, net, weights, target, rows, support, sarsa), support))
 
 
 def support_of(head: heads.HeadConfig, numbers: Numbers) -> Any:
@@ -194,11 +201,13 @@ def learn(program: Program, key: Key, numbers: Numbers, task: Task) -> Learnt:
     rows, adam = task.log, optax.scale_by_adam()
     weights = net.init(init_key)
 
+    def batch(step: Any) -> Log:
+        index = jax.random.randint(jax.random.fold_in(batch_key, step), (program.batch,), 0, len(rows.action))
+        return jax.tree.map(lambda x: x[index], rows)
+
     def update(carry: tuple, step: Array) -> tuple[tuple, None]:
         weights, target, state = carry
-        index = jax.random.randint(jax.random.fold_in(batch_key, step), (program.batch,), 0, len(rows.action))
-        batch = jax.tree.map(lambda x: x[index], rows)
-        gradient = jax.grad(lambda w: td_loss(head, net, w, target, batch, support, program.sarsa))(weights)
+        gradient = jax.grad(lambda w: td_loss(head, net, w, target, batch(step), support, program.sarsa))(weights)
         change, state = adam.update(gradient, state)
         weights = jax.tree.map(lambda w, c: w - numbers.rate * c, weights, change)
         target = jax.tree.map(lambda t, w: jnp.where((step + 1) % COPY == 0, w, t), target, weights)
@@ -209,8 +218,9 @@ def learn(program: Program, key: Key, numbers: Numbers, task: Task) -> Learnt:
         return carry, head.decode(logits_of(net, carry[0], task.obs), support)
 
     steps = jnp.arange(program.updates).reshape(EVALUATIONS, -1)
-    (weights, _, _), q = jax.lax.scan(stretch, (weights, weights, adam.init(weights)), steps)
-    return Learnt(q, features(weights, task.obs))
+    (weights, target, _), q = jax.lax.scan(stretch, (weights, weights, adam.init(weights)), steps)
+    last = compared(head, net, weights, target, batch(program.updates - 1), support, program.sarsa)
+    return Learnt(q, features(weights, task.obs), head.measure(*last, support))
 
 
 # --- Tasks and measures: the same programs for every head ---
@@ -227,7 +237,7 @@ def prepare(key: Key, numbers: Numbers) -> Task:
 
 
 def measure(sarsa: Array, numbers: Numbers, task: Task, learnt: Learnt) -> Metrics:
-    """Learnt values against the truth, means over open cells: `[evaluations]`, the probe `[1]`."""
+    """Learnt values against the truth, means over open cells: `[evaluations]`, those of the end alone `[1]`."""
     rules, mazes = Rules(numbers.teleport, numbers.slip), task.mazes
     weight = mazes.open / jnp.sum(mazes.open)
     mean = lambda x: jnp.sum(weight * x)  # noqa: E731
@@ -254,7 +264,8 @@ def measure(sarsa: Array, numbers: Numbers, task: Task, learnt: Learnt) -> Metri
         }
 
     explained = probe(learnt.features, jnp.max(task.optimal, axis=-1), mazes.open)
-    return jax.lax.map(each, learnt.q) | {"behaviour": usual[None], "probe": explained[None]}
+    once = {"behaviour": usual, "probe": explained, **learnt.fit}
+    return jax.lax.map(each, learnt.q) | {name: value[None] for name, value in once.items()}
 
 
 def probe(x: Array, y: Array, known: Array) -> Array:

@@ -316,6 +316,7 @@ def _fault() -> tuple[Claim, ...]:
 CLAIMS = (
     *(claim for dataset in DATASETS for claim in _swapped(dataset)),
     *_rivals("cql", "value heads offline", f"{PAPER}; analogue of ours", "two_hot", "c51"),
+    *_rivals("iql", "heads of IQL", OFFLINE, "two_hot", "mse_softmax"),  # the others' targets are none that IQL takes
     *_rivals("rebrac", "heads of ReBRAC", OFFLINE, "mse_softmax", "two_hot", "c51", "quantile"),
     *_begun(),
     *_fault(),

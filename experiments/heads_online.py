@@ -66,4 +66,4 @@ def learn(program: Program, key: Key, numbers: Numbers, task: Task) -> Learnt:
         return state, learner.values(state, obs)
 
     state, q = jax.lax.scan(stretch, state, None, EVALUATIONS)
-    return Learnt(q, heads_maze.features(state.learner.weights, task.obs))
+    return Learnt(q, heads_maze.features(state.learner.weights, task.obs), {})

@@ -19,14 +19,12 @@ from rich.console import Console
 
 from experiments import diagnosis, options
 from jaxrl_suite import data, mesh
-from jaxrl_suite.algorithms import dyna, mbpo, offline
+from jaxrl_suite.algorithms import complaints, dyna, offline
 from jaxrl_suite.algorithms import registry as algorithms
-from jaxrl_suite.algorithms.head_options import HeadOptions
 from jaxrl_suite.algorithms.lipschitz_options import LipschitzOptions
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
-from jaxrl_suite.models import uncertainty
 from jaxrl_suite.report import plots, stats, tables
 from jaxrl_suite.train import (
     identity,
@@ -42,7 +40,7 @@ from jaxrl_suite.train import (
 )
 from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.types import Dataset, Spec
-from jaxrl_suite.values import heads, lipschitz
+from jaxrl_suite.values import lipschitz
 
 EXPERIMENT = "offline_mbrl"
 PUBLISHED = Path(__file__).resolve().parent.parent / "results"
@@ -231,21 +229,6 @@ def _too_tight(config: Any, outcome: loop.Outcome, dataset: Dataset) -> str:
     return lipschitz.too_tight(float(upper.max(axis=1).mean()), float(needed))
 
 
-def complaints(config: Any, dataset: Dataset) -> list[str]:
-    """What a config asks for in vain, or does not fit the data."""
-    found = []
-    if isinstance(config, HeadOptions):
-        found.append(heads.complaint(config.value_head(), dataset.mc_return))
-    if isinstance(config, LipschitzOptions):
-        found.append(lipschitz.complaint(config.smoothness()))
-    if isinstance(config, dyna.Config) and config.kind != "oracle" and hasattr(config, "uncertainty"):
-        dynamics = config.dynamics
-        found.append(uncertainty.complaint(config.uncertainty, dynamics.members, dynamics.deterministic))
-    if isinstance(config, mbpo.Config) and config.patch == "none" and config.patch_steps != mbpo.Config().patch_steps:
-        found.append(f"--patch-steps={config.patch_steps} changes nothing without --patch=edge or random")
-    return [line for line in found if line]
-
-
 def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console: Console) -> int:
     """One run, end to end -> exit code."""
     if shared.diagnose and not isinstance(config, dyna.Config):
@@ -260,7 +243,7 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
     display = Display(console, quiet=not leads)
     with open_run(shared, described) as directory:
         display.header(header(shared, info, seeds, devices, directory.path))
-        for line in complaints(config, dataset):
+        for line in complaints.of(config, dataset):
             display.note(line)
         summary = directory.path.parent / "summary.csv"
         resumed = directory.state == "resumable"

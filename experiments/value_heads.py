@@ -66,7 +66,9 @@ TUNING_COLUMNS = ["key_id", "problem", "head", "rate", "seed", "score"]
 ERRORS = tuple(f"error_{shift:.0f}" for shift in heads_shifts.SHIFTS)
 SETTINGS = ("bins", "ratio", "support", "target", "noise", "centred", "slip", "teleport", "layers", "units", "rate")
 MEASURED = ("value_error", "value_bias", "probe", "error_mean", *ERRORS)
-COLUMNS = [*session.SUMMARY_COLUMNS, *SETTINGS, *MEASURED]
+# Of the maze's last batches, where the head has them; rows from before have none.
+FIT = ("clipped_targets", "target_kl", "end_mass")
+COLUMNS = [*session.SUMMARY_COLUMNS, *SETTINGS, *MEASURED, *FIT]
 # Compiled once for all heads: seeds vary, numbers are shared.
 PREPARE = jax.jit(jax.vmap(heads_maze.prepare, in_axes=(0, None)))
 MEASURE = jax.jit(jax.vmap(heads_maze.measure, in_axes=(None, None, 0, 0)))
@@ -205,6 +207,7 @@ def row_of(one: Arm, config: Config, rate: float, measures: dict[str, np.ndarray
         row |= {"mc_last": measures["true"][-1]}
         row |= {"behaviour_return": measures["behaviour"][-1]} if one.problem == MAZE else {}
         row |= {name: measures[name][-1] for name in ("value_error", "value_bias", "probe")}
+        row |= {name: measures[name][-1] for name in FIT if name in measures}
         finite = bool(np.isfinite(measures["q"]).all())
     return row | {"status": "finished" if finite else "diverged"}
 

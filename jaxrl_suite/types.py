@@ -181,3 +181,4 @@ class Algorithm(NamedTuple):
         None  # (State, obs, action) -> the estimate the policy trusts
     )
     q_values: Callable[[Tree, Array, Array], Array] | None = None  # the same of every critic [critics, batch]
+    config: Any = None  # the Config that it was made of, for who would check that against a data set

@@ -85,8 +85,8 @@ def _points(axes: Axes, x: Sequence[float], values: Sequence[np.ndarray], head: 
 def _line(
     axes: Axes, rows: pd.DataFrame, arms: Sequence[Arm], x: Sequence[float], column: str = "score_last", **more: Any
 ) -> None:
-    """A head over settings."""
-    _points(axes, x, [_of(rows, one)[column].to_numpy(float) for one in arms], arms[0].head, **more)
+    """A head over settings, where rows have the column."""
+    _points(axes, x, [_of(rows, one)[column].dropna().to_numpy(float) for one in arms], arms[0].head, **more)
 
 
 def _has(rows: pd.DataFrame, study: str) -> bool:
@@ -207,20 +207,23 @@ def _bins(rows: pd.DataFrame) -> Figure | None:
 def _support(rows: pd.DataFrame) -> Figure | None:
     if not (_has(rows, "support") and _has(rows, "heads")):
         return None
+    mine = rows[rows["settings"].isin([one.settings for one in STUDIES["support"].arms])]
+    parts = {"score_last": SCORE, "value_error": "error of Q (RMS)", "clipped_targets": "share of clipped targets"}
+    parts = {column: words for column, words in parts.items() if column in mine and mine[column].notna().any()}
     figure = Figure(figsize=WIDE, layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, column, words in zip(panels, ("score_last", "value_error"), (SCORE, "error of Q (RMS)"), strict=True):
+    panels = figure.subplots(1, len(parts))
+    for axes, (column, words) in zip(panels, parts.items(), strict=True):
         for head in ("hl_gauss", "two_hot"):
             arms = [studies.of_support(head, factor) for factor in studies.FACTORS]
             _line(axes, rows, arms, studies.FACTORS, column)
         level = _of(rows, studies.arm("mse"))[column].mean()
-        axes.axhline(level, color=HEADS["mse"], linestyle="--", linewidth=1.2, label="MSE, which has none")
+        if np.isfinite(level):
+            axes.axhline(level, color=HEADS["mse"], linestyle="--", linewidth=1.2, label="MSE, which has none")
         axes.set_xscale("log")
         axes.set_xticks(studies.FACTORS, [f"x{factor:g}" for factor in studies.FACTORS])
         axes.minorticks_off()
         axes.set_xlabel("width of the support, of what fits")
         axes.set_ylabel(words)
-    mine = rows[rows["settings"].isin([one.settings for one in STUDIES["support"].arms])]
     return _finish(figure, panels[0], mine, f"supports too narrow and too wide, {studies.Config.bins} bins")
 
 

@@ -15,6 +15,7 @@ import pytest
 import jaxrl_suite as jrs
 from experiments import collect, evaluate, offline_mbrl, options
 from jaxrl_suite import data
+from jaxrl_suite.algorithms import complaints
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly
@@ -256,7 +257,7 @@ def test_what_is_asked_in_vain_is_told(algo, changes, told, dataset):
     if changes.pop("deterministic", False):
         config = dataclasses.replace(config, dynamics=dataclasses.replace(config.dynamics, deterministic=True))
     config = dataclasses.replace(config, **changes)
-    lines = offline_mbrl.complaints(config, data.load(str(dataset))[0])
+    lines = complaints.of(config, data.load(str(dataset))[0])
     assert len(lines) == len(told) and all(part in line for part, line in zip(told, lines, strict=True)), lines
 
 

@@ -16,18 +16,20 @@ from experiments import (
     reproduce,
 )
 from experiments.heads_offline_claims import CLAIMS, DATASETS, RATES, SMALLER, rates, runs
+from jaxrl_suite.envs import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.values import heads
 
 
-def test_settings_are_what_a_summary_will_say():
-    """A claim whose settings are written in another order would find no rows, for ever."""
+def test_settings_are_what_a_summary_will_say_and_the_algorithm_takes_them():
+    """A claim whose settings are written in another order, or of a head that is refused, would find no rows, ever."""
     for needed in {needed for claim in CLAIMS for needed in claim.needs}:
         if "one_sided" in needed.settings:
             continue
         words = reproduce.words_of(needed, "0:5", reproduce.Options())
         shared, entry, config = options.offline(words, "test", "")
         assert offline_mbrl._settings(shared, config, entry.presets["quick"]) == needed.settings
+        entry.make(registry.spec(needed.dataset.split("-")[0]), config)
 
 
 def test_heads_of_a_pair_differ_in_the_head_alone():

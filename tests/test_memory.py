@@ -103,6 +103,13 @@ def test_bad_input_is_one_line(call, words, data):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("support", "words"), [("-9,0", "is narrower than the data"), ("-1e7,1e7", "is far wider")])
+def test_a_support_that_does_not_fit_the_data_is_warned_of_before_training(support, words, data):
+    algorithm = jrs.algorithm("iql", ENV.spec, "smoke", head="hl_gauss", support=support)
+    with pytest.raises(UserWarning, match=words):  # here every warning is an error
+        jrs.learn(algorithm, data)
+
+
 @pytest.mark.slow
 def test_a_number_that_is_not_finite_is_said(data):
     broken = data._replace(transitions=data.transitions._replace(reward=data.transitions.reward * jnp.inf))

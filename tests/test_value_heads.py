@@ -7,6 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 from experiments import (
@@ -74,7 +75,7 @@ def test_true_values_have_no_error_and_the_best_score(task, sarsa):
     """The measures of the truth itself; uncentred noise raises it by eta / 2 for each step."""
     noisy = NUMBERS._replace(noise=1.0, centred=0.0)
     true = 0.5 * (task.logged if sarsa else task.optimal)
-    learnt = heads_maze.Learnt(true[None], jax.nn.one_hot(jnp.arange(9), 9) + jnp.zeros((256, 1, 1)))
+    learnt = heads_maze.Learnt(true[None], jax.nn.one_hot(jnp.arange(9), 9) + jnp.zeros((256, 1, 1)), {})
     found = heads_maze.measure(jnp.bool_(sarsa), noisy, task, learnt)
     assert found["value_error"][0] == pytest.approx(0.0, abs=1e-5)
     assert found["score"][0] == pytest.approx(100.0, abs=1e-3) if not sarsa else found["score"][0] > 60.0
@@ -118,6 +119,26 @@ def test_the_one_sided_fault_biases_a_fixed_point_by_more_than_half_a_bin():
     assert not jax.grad(lambda z: heads_maze.one_sided(config).loss(z, jnp.float32(101.0), support))(
         jnp.zeros(101)
     ).any()
+
+
+def test_a_learner_tells_which_share_of_its_targets_its_support_clips(task):
+    """Rewards are -1: a support that begins at -0.5 holds no target, the one that fits all of them."""
+    program = heads_maze.Program(heads.HeadConfig("two_hot", 51), (8,), False, 5, 8)
+    numbers = jax.tree.map(lambda x: jnp.float32(x) * jnp.ones(2), NUMBERS)
+    numbers = numbers._replace(low=jnp.array([-11.0, -0.5]), high=jnp.array([1.0, 0.5]))
+    learn = jax.jit(jax.vmap(partial(heads_maze.learn, program), (None, 0, None)))
+    fit = learn(jax.random.key(0), numbers, task).fit
+    assert fit["clipped_targets"].tolist() == [0.0, 1.0]
+    assert set(fit) == set(value_heads.FIT)
+
+
+def test_the_support_figure_shows_clipped_targets_where_rows_have_them():
+    arms = (*STUDIES["heads"].arms, *STUDIES["support"].arms)
+    cells = {"score_last": 1.0, "value_error": 2.0}
+    rows = [{"algo": one.head, "settings": one.settings, "seed": seed, **cells} for one in arms for seed in (0, 1)]
+    before = pd.DataFrame(rows).assign(clipped_targets=np.nan)
+    after = before.assign(clipped_targets=before["settings"].map(lambda text: 0.5 if text else np.nan))
+    assert [len(figures._support(table).axes) for table in (before, after)] == [2, 3]
 
 
 def test_labels_move_by_the_shift_and_are_as_good_as_noise():
@@ -171,6 +192,16 @@ def test_every_claim_rests_on_a_study_that_its_command_makes():
         assert set(claim.needs) <= set().union(*(made[word] for word in words)), claim.id
     with pytest.raises(UserError, match=r"experiments\.value_heads"):
         reproduce.chosen_claims(heads_claims.CLAIMS[0].id)
+
+
+def test_claims_written_after_the_rows_say_so_and_correct_none_that_were_before():
+    sittings = {}
+    for claim in (*heads_claims.CLAIMS, *heads_later_claims.CLAIMS):
+        after = "written after the rows" in claim.source
+        sittings.setdefault(after, {}).setdefault(claim.family, []).append(claim.id.removeprefix("heads-"))
+    assert not set(sittings[False]) & set(sittings[True])
+    assert [len(ids) for ids in sittings[True].values()] == [10, 5]  # a family that grows changes published verdicts
+    assert sittings[True][heads_later_claims.AUDITED][-1] == "small-gauss-beats-every-mse"
 
 
 def test_noise_never_makes_the_goal_a_place_to_avoid():
@@ -291,6 +322,7 @@ def test_runs_are_bit_equal_found_again_and_drawn(monkeypatch, capsys, tmp_path,
     summary = tmp_path / "value_heads" / "summary.csv"
     first = rundir.read_rows(summary)
     assert len(first) == 2 * (4 + 8 + 3)
+    assert {row["algo"] for row in first if np.isfinite(row["clipped_targets"])} == {"two_hot", "hl_gauss"}
     capsys.readouterr()
     monkeypatch.setattr(value_heads, "run_group", None)  # nothing is left to run
     assert run(monkeypatch, *words) == 0

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxrl_suite.algorithms import registry
+from jaxrl_suite.algorithms import complaints, registry
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.models import fit as fits
 from jaxrl_suite.models.ensemble import EnsembleConfig
@@ -84,7 +84,8 @@ def algorithm(name: str, spec: Spec, preset: str = "quick", dataset: str = "", *
     for field in changes:
         if field not in known:
             raise unknown(f"setting of {name}", field, known)
-    return entry.make(spec, dataclasses.replace(config, **changes))
+    config = dataclasses.replace(config, **changes)
+    return entry.make(spec, config)._replace(config=config)
 
 
 def learn(
@@ -101,13 +102,16 @@ def learn(
 
     `dataset` is None where the algorithm learns in a pure environment. `seeds` is how many, from 0 on, or which. With
     `spec` the policy is evaluated when a run would be, on `episodes` episodes per seed; `gamma` discounts `mc_start`.
-    With `model` (`Fitted.params`) the first phase is left out, and all seeds share that model.
+    With `model` (`Fitted.params`) the first phase is left out, and all seeds share that model. Settings that do nothing
+    or do not fit the data are warned of, as the commands do, where the algorithm is one that `algorithm` made.
 
     Raises:
         UserError: no seeds, a host environment to learn in, or a `model` and no phase that fits one.
     """
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     _check(algorithm, chosen, model)
+    for line in complaints.of(algorithm.config, dataset) if dataset else ():
+        warnings.warn(line, stacklevel=2)
     evaluator = make_evaluator(spec, algorithm, gamma, episodes) if spec else None
     previous: Tree = None
     if model is not None:
