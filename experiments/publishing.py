@@ -38,6 +38,7 @@ def publish_all(rows: Sequence[dict], experiment: str, runs: Path, console: Cons
     """Publish rows with their learning curves out of the folder `runs`; renew claims, README and page."""
     publish(rows, experiment, RESULTS)
     added, lacking = curves.publish(RESULTS / experiment, runs / experiment)
+    publish([], experiment, RESULTS)  # claims about curves, now that these are there
     console.print(f"learning curves: {added} added; {lacking} published rows have none")
     renew_readme(RESULTS.parent / "README.md")
     report.write(RESULTS, RESULTS / "index.html")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ from jaxrl_suite.report import Interval, mean_interval
 from jaxrl_suite.report.claims import RULES, Needed, above, judge, verdict
 from jaxrl_suite.sweep import tasks
 from jaxrl_suite.train import rundir, session, settings
+from jaxrl_suite.train.display import make_console
 from paper_figs import offline_mbrl as figure
 from paper_figs.__main__ import main as draw_all
 
@@ -248,6 +250,19 @@ def test_published_claims_follow_from_the_published_rows(experiment):
     table = pd.read_csv(folder / "claims.csv").fillna({"seeds": ""})
     found = pd.DataFrame(claims.records(published, experiment), columns=claims.COLUMNS)
     pd.testing.assert_frame_equal(table, found, check_dtype=False)
+
+
+def test_claims_about_curves_are_judged_when_the_curves_come_with_the_rows(tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    shutil.copytree(publishing.RESULTS, results)
+    shutil.copy(publishing.RESULTS.parent / "README.md", tmp_path)
+    path = results / "offline_mbrl" / curves.CURVES
+    text = path.read_text(encoding="utf-8")
+    path.unlink()
+    monkeypatch.setattr(publishing, "RESULTS", results)
+    monkeypatch.setattr(curves, "publish", lambda folder, runs: (path.write_text(text, encoding="utf-8"), 0))
+    publishing.publish_all([], "offline_mbrl", tmp_path, make_console())
+    assert "offline-mse-degrades-cql" in set(pd.read_csv(results / "offline_mbrl" / "claims.csv")["id"])
 
 
 def test_the_overview_is_that_of_the_published_claims():
