@@ -346,7 +346,6 @@ def test_worlds_that_there_are_not_are_refused():
         ({"world": "interpolate", "accuracy": -0.5, "engine": "mjx"}, "no meaning without the true dynamics"),
         ({"world": "oracle", "engine": "mjx"}, "an engine of MuJoCo.s tasks; leave it out"),
         ({"world": "oracle", "horizon": 201}, "longer than an episode"),
-        ({"world": "learned", "horizon": 201}, "longer than an episode"),
         ({"world": "interpolate", "accuracy": 0.5, "dynamics": EnsembleConfig()}, "evaluate=all"),
     ]
     for changes, message in cases:

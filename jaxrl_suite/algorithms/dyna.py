@@ -179,7 +179,7 @@ def check_members(config: Config) -> None:
 
 
 def _check_horizon(spec: Spec, config: Config) -> None:
-    if config.horizon > spec.horizon:
+    if config.kind != "learned" and config.horizon > spec.horizon:
         raise UserError(
             f"--horizon={config.horizon} is longer than an episode of {spec.name}, which ends after {spec.horizon} "
             f"steps; give at most --horizon={spec.horizon}"
