@@ -226,8 +226,12 @@ def test_a_notebook_swaps_a_head_in_one_word_and_is_warned_of_a_narrow_support()
     rows = random_data(PROBE.env, 100)
     swapped = learn(make(head="hl_gauss"), rows)
     assert set(swapped.metrics) >= MEASURED and not swapped.diverged.any()
-    with pytest.warns(UserWarning, match="targets lie outside the support"):
-        learn(make(head="hl_gauss", support="0.1,0.2"), rows)
+    narrow = make(head="hl_gauss", support="0.1,0.2")
+    with (
+        pytest.warns(UserWarning, match="targets lie outside the support"),
+        pytest.warns(UserWarning, match=r"--support=0.1,0.2 is narrower than the data"),
+    ):
+        learn(narrow, rows)
 
 
 @pytest.mark.parametrize(
