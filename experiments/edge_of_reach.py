@@ -217,7 +217,7 @@ def judged(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) ->
     """What the rows say about this experiment's claims, or why they say nothing."""
     if chosen.world != WORLD and (chosen.preset, chosen.updates) != (edge_claims.PRESET, 0):
         usual = f"--preset={edge_claims.PRESET} and its updates"
-        console.print(f"no verdicts: the claims about {chosen.world} are for {usual}", markup=False)
+        console.print(f"no verdicts: the claims about {chosen.world} are for {usual}")
     studies.show_claims((*box_claims.CLAIMS, *edge_claims.CLAIMS), rows, chosen.preset, console)
 
 

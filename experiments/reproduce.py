@@ -183,7 +183,7 @@ def main() -> int:
     )
     if not chosen.only:
         others = sum(bool(claim.command) for claim in claims.CLAIMS)
-        console.print(f"{others} claims have commands of their own: see results/CLAIMS.md", markup=False)
+        console.print(f"{others} claims have commands of their own: see results/CLAIMS.md")
     if chosen.publish:
         publishing.publish_all(rows, offline_mbrl.EXPERIMENT, chosen.out, console)
     return 0

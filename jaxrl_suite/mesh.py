@@ -282,13 +282,14 @@ def share(parts: Sequence[Tree]) -> Tree:
 def parts(batch: Tree, first: int) -> tuple[Tree, Tree]:
     """The first of two parts that `share` has joined, `first` rows, and the second. Of local draws no row moves."""
     devices = _sharded()
-    local = devices is not None and devices.local
-    here = first // devices.shards if devices is not None and local else first
 
-    def split(batch: Tree) -> tuple[Tree, Tree]:
-        return jax.tree.map(lambda leaf: leaf[:here], batch), jax.tree.map(lambda leaf: leaf[here:], batch)
+    def split(batch: Tree, at: int = first) -> tuple[Tree, Tree]:
+        return jax.tree.map(lambda leaf: leaf[:at], batch), jax.tree.map(lambda leaf: leaf[at:], batch)
 
-    return _mapped(devices, split, (ROWS,), (ROWS, ROWS))(batch) if devices is not None and local else split(batch)
+    if devices is None or not devices.local:
+        return split(batch)
+    within = functools.partial(split, at=first // devices.shards)
+    return _mapped(devices, within, (ROWS,), (ROWS, ROWS))(batch)
 
 
 ROWS, ALL = PartitionSpec(DATA), PartitionSpec()

@@ -8,12 +8,13 @@ length follows k = clip(floor(a + (epoch - e0) / (e1 - e0) (b - a)), a, b). Afte
 updates of the maximum-entropy actor-critic (`actor_critic`), on batches with a fixed share of real rows. Any
 environment step, fit, rollout and update is inside one jitted tick, so that seeds run side by side.
 
-Deviations: epochs count the steps of exploration, which theirs come after; a fit has a fixed number of steps (theirs
-stops early, which would keep seeds apart) and goes on from the last fit's weights; every fifth row is held out, for
-ever, and ranks the members; a member's bootstrap is drawn anew for each fit; rollouts have the longest length and are
-masked. Drawn are the last rows, as many as `retain` refreshes hold at the present length: some refreshes more where
-rollouts end early. With real_ratio=1: SAC with `utd` updates per step. `layer_norm` and heads
-of values are not theirs.
+Deviations: epochs count the steps of exploration, which theirs come after; a fit has a fixed number of steps (the
+authors stop early, which would keep seeds from running together) and goes on from the last fit's weights; every fifth
+row is held out, for ever, and ranks the members; a member's bootstrap is drawn anew for each fit; rollouts have the
+longest length and are masked. Drawn are the last rows, as many as `retain` refreshes hold at the present length: where
+rollouts end early, or were shorter before, these are some refreshes more. With real_ratio=1 there is no model: SAC with
+`utd` updates per step. `layer_norm`, which the authors do without, keeps values from running away where there are many
+updates per step; other value heads than squared error are ours, too.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Config(dyna.Config):
     evaluations: int = 2_000
     """Evaluations of the policy, evenly spaced."""
     adversary: float = 3e-4
-    """Weight lambda of the adversarial term in the model's loss."""
+    """Weight lambda of the adversarial term in the model's loss. The true dynamics (world=oracle) do not adapt."""
     adversary_lr: float = 3e-4
     """Adam's step size for the adversarial model."""
     adversary_steps: int = field(default=250, metadata={"zero": True})
