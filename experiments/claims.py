@@ -16,6 +16,7 @@ from experiments import (
     heads_claims,
     heads_later_claims,
     heads_offline_claims,
+    heads_tasks_claims,
     lipschitz_claims,
     lipschitz_offline_claims,
 )
@@ -171,6 +172,7 @@ CLAIMS = (
     *box_claims.CLAIMS,
     *heads_claims.CLAIMS,
     *heads_later_claims.CLAIMS,
+    *heads_tasks_claims.CLAIMS,
     *heads_offline_claims.CLAIMS,
     *lipschitz_offline_claims.CLAIMS,
     *edge_claims.CLAIMS,

@@ -23,7 +23,8 @@ WHERE = {
 }
 
 
-def _claim(name: str, study: str, words: str, source: str, needs: tuple[Arm, ...], **more: object) -> Claim:
+def claimed(name: str, study: str, words: str, source: str, needs: tuple[Arm, ...], **more: object) -> Claim:
+    """A claim on a study's arms, in that study's family."""
     build = functools.partial(Claim, experiment=EXPERIMENT, family=f"value heads: {study.split(',')[0]}")
     return build(
         id=f"heads-{name}",
@@ -45,7 +46,7 @@ def _moving(prefix: str, study: str, problem: str, rate: float = 0.0, note: str 
     of = {head: arm(head, problem, **({"rate": rate} if rate else {})) for head in studies.TUNED[SHIFTS]}
     at, part = (f" (rate {rate:g})", f", rate {rate:g}") if rate else ("", "")
     claim = functools.partial(
-        _claim, study=study, source=PAPER.format("figure 17") + note, family=f"value heads: {study}{part}"
+        claimed, study=study, source=PAPER.format("figure 17") + note, family=f"value heads: {study}{part}"
     )
     last, first = "error_32", "error_0"
 
@@ -102,7 +103,7 @@ def _memory() -> tuple[Claim, ...]:
     return (
         *_moving("memory", "memory", MANY, slow, note),
         *_moving("memory-faster", "memory", MANY, fast, note),
-        _claim(
+        claimed(
             "memory-gauss-below-mse-each-at-its-rate",
             "memory",
             "HL-Gauss has the lower mean error where each has the better rate on seeds 1000 and 1001 (HL-Gauss "
@@ -127,7 +128,7 @@ def _ranked(study: str, problem: str, prefix: str = "", more: tuple[tuple[str, .
     mse, softmax = arm("mse", problem), arm("mse_softmax", problem)
     return (
         *(
-            _claim(
+            claimed(
                 f"{prefix}{name}",
                 study,
                 words,
@@ -141,7 +142,7 @@ def _ranked(study: str, problem: str, prefix: str = "", more: tuple[tuple[str, .
                 for name, words, figure, better, worse in pairs
             )
         ),
-        _claim(
+        claimed(
             f"{prefix}softmax-no-gain",
             study,
             "squared error on the mean of a softmax gains nothing over squared error",
@@ -165,7 +166,7 @@ def _heads() -> tuple[Claim, ...]:
     return (
         *_ranked("heads", MAZE),
         *(
-            _claim(
+            claimed(
                 name,
                 "heads",
                 f"frozen features explain the optimal value linearly with {words}",
@@ -186,7 +187,7 @@ def noisy(name: str, width: float, centred: bool, source: str = PAPER.format("fi
     quiet = {head: studies.of_noise(head, 0.0, True) for head in ("mse", "hl_gauss")}
     loud = {head: studies.of_noise(head, width, centred) for head in ("mse", "hl_gauss")}
     ours, theirs = (loud["hl_gauss"], quiet["mse"]), (loud["mse"], quiet["hl_gauss"])
-    return _claim(
+    return claimed(
         name,
         "noise",
         f"noise of width {width:g} on the rewards ({side}) costs HL-Gauss less of its score than squared error",
@@ -209,7 +210,7 @@ def _noise() -> tuple[Claim, ...]:
 def _transitions() -> tuple[Claim, ...]:
     gauss, mse = ("hl_gauss", "mse")
     return (
-        _claim(
+        claimed(
             "deterministic-equal",
             "transitions",
             "without any chance in transitions HL-Gauss scores as squared error does",
@@ -220,7 +221,7 @@ def _transitions() -> tuple[Claim, ...]:
             kind="equivalence",
             margin=SCORE,
         ),
-        _claim(
+        claimed(
             "stochastic-gain",
             "transitions",
             "where every fourth action is a random one, HL-Gauss scores above squared error",
@@ -236,7 +237,7 @@ def _targets() -> tuple[Claim, ...]:
     sarsa = {head: arm(head, target="sarsa") for head in ("mse", "hl_gauss")}
     ours, theirs = (arm("hl_gauss"), sarsa["mse"]), (arm("mse"), sarsa["hl_gauss"])
     return (
-        _claim(
+        claimed(
             "sarsa-gap",
             "targets,heads",
             "HL-Gauss is farther above squared error with Q-learning's targets than with SARSA's",
@@ -251,7 +252,7 @@ def _targets() -> tuple[Claim, ...]:
 
 def wide(ratio: float, source: str = PAPER.format("figure 13"), **more: object) -> Claim:
     """Whether HL-Gauss with a sigma of `ratio` bins scores above two-hot, over all numbers of bins."""
-    return _claim(
+    return claimed(
         f"ratio-{ratio:g}-beats-two-hot",
         "bins,heads",
         f"HL-Gauss with a sigma of {ratio:g} bins scores above two-hot, over 21, 51 and 101 bins",
@@ -275,7 +276,7 @@ def _bins() -> tuple[Claim, ...]:
     return (
         *(wide(ratio) for ratio in (0.5, 0.75, 1.0, 2.0)),
         *(
-            _claim(
+            claimed(
                 f"sigma-{studies.BINS[a]}-{studies.BINS[b]}",
                 "bins,heads",
                 f"at about the same sigma in units of value, HL-Gauss scores alike with {names[a]} and {names[b]}",
@@ -295,7 +296,7 @@ def _support() -> tuple[Claim, ...]:
     fits = arm("hl_gauss")
     narrow = studies.of_support("hl_gauss", 0.5)
     return (
-        _claim(
+        claimed(
             "support-narrow-costs",
             "support,heads",
             "half the support that fits costs HL-Gauss score",
@@ -305,7 +306,7 @@ def _support() -> tuple[Claim, ...]:
             evidence=above("score_last", fits.needed, narrow.needed),
         ),
         *(
-            _claim(
+            claimed(
                 f"support-x{factor:g}-free",
                 "support,heads",
                 f"a support {factor:g} times too wide costs HL-Gauss nothing to speak of",
@@ -326,7 +327,7 @@ def _one_sided() -> tuple[Claim, ...]:
     q_fault, q_gauss = arm("one_sided"), arm("hl_gauss")
     bias = "mean paired difference of mean errors of Q over seeds, one_sided minus hl_gauss, 95% t-interval"
     return (
-        _claim(
+        claimed(
             "one-sided-bias",
             "one_sided,targets",
             "a one-sided Gaussian overestimates the values of the logging policy, against HL-Gauss",
@@ -335,7 +336,7 @@ def _one_sided() -> tuple[Claim, ...]:
             statistic=bias,
             evidence=above("value_bias", fault.needed, gauss.needed),
         ),
-        _claim(
+        claimed(
             "one-sided-above-truth",
             "one_sided,targets",
             "with a one-sided Gaussian SARSA's values end above the true ones",
@@ -344,7 +345,7 @@ def _one_sided() -> tuple[Claim, ...]:
             statistic="mean error of Q over seeds, 95% t-interval",
             evidence=level("value_bias", fault.needed),
         ),
-        _claim(
+        claimed(
             "one-sided-score",
             "one_sided,heads",
             "a one-sided Gaussian costs Q-learning score, against HL-Gauss",
@@ -373,7 +374,7 @@ def _scaling() -> tuple[Claim, ...]:
         ours = (studies.of_size("hl_gauss", *large), arm("mse"))
         theirs = (studies.of_size("mse", *large), arm("hl_gauss"))
         found.append(
-            _claim(
+            claimed(
                 f"scaling-{name}",
                 "scaling,heads",
                 words,
@@ -401,7 +402,7 @@ def _online() -> tuple[Claim, ...]:
     )
     return (
         *_ranked("online", ONLINE, "online-", more),
-        _claim(
+        claimed(
             "online-gauss-values",
             "online",
             "the values of HL-Gauss err less than those of squared error",

@@ -2,7 +2,8 @@
 
 The log: `MAZES` mazes with `STEPS` steps each, by a policy that takes the optimal action half of the time and a uniform
 one else; who reaches the goal starts anew in the same maze. A Q-network of all five actions learns from it by
-Q-learning (target max) or SARSA (the logged next action), with a target network that is copied every `COPY` updates.
+Q-learning (target max) or SARSA (the logged next action), with a target network that is copied every `COPY` updates; or
+from the optimal values themselves, as labels. The mazes may be dealt to variants of the rules that one network learns.
 Truth is value iteration on other mazes: the regret of the greedy policy, the error of its values, and how much of the
 optimal value a linear map of the frozen last hidden layer explains. Numbers of `Numbers` are traced, so that arms that
 differ in them, and seeds, train in one program.
@@ -10,6 +11,7 @@ differ in them, and seeds, train in one program.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -46,9 +48,15 @@ class Program(NamedTuple):
 
     head: heads.HeadConfig
     hidden: tuple[int, ...]
-    sarsa: bool
+    target: str  # max, sarsa or labels
     updates: int
     batch: int
+    tasks: int = 1  # variants of the rules
+
+    @property
+    def sarsa(self) -> bool:
+        """Whether the values are those of the logging policy."""
+        return self.target == "sarsa"
 
 
 class Log(NamedTuple):
@@ -60,6 +68,7 @@ class Log(NamedTuple):
     next_obs: Array  # [n, dim] bool
     next_action: Array  # [n]
     ended: Array  # [n] bool
+    optimal: Array  # [n] true values of the best policy
 
 
 class Task(NamedTuple):
@@ -121,7 +130,8 @@ def log(key: Key, numbers: Numbers) -> Log:
     def walk(key: Key) -> Log:
         maze_key, first_key, key = jax.random.split(key, 3)
         maze = procmaze.reset(maze_key, SIZE)
-        policy = jnp.log(behaviour(truth(maze, rules)))
+        optimal = truth(maze, rules)
+        policy = jnp.log(behaviour(optimal))
 
         def act(carry: tuple[State, Array], key: Key) -> tuple[tuple[State, Array], Log]:
             state, action = carry
@@ -129,7 +139,8 @@ def log(key: Key, numbers: Numbers) -> Log:
             after, ended = procmaze.step(state, action, step_key, rules)
             noise = numbers.noise * (jax.random.uniform(noise_key) - 0.5 * numbers.centred)
             next_action = jax.random.categorical(action_key, policy[after.player])
-            seen = Log(procmaze.observe(state), action, noise - 1.0, procmaze.observe(after), next_action, ended)
+            obs, next_obs = procmaze.observe(state), procmaze.observe(after)
+            seen = Log(obs, action, noise - 1.0, next_obs, next_action, ended, optimal[state.player, action])
             start = procmaze.any_cell(start_key, state.open)
             player = jnp.where(ended, start, after.player)
             again = jax.random.categorical(again_key, policy[start])
@@ -142,11 +153,40 @@ def log(key: Key, numbers: Numbers) -> Log:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
 
 
+# --- Variants, in each of which actions make other moves: many tasks for one network ---
+def actions_of(tasks: int) -> Array:
+    """The action `[tasks, 5]` that makes each move, no two variants alike; in the first, that of its number."""
+    orders = list(itertools.permutations(range(ACTIONS)))
+    return jnp.array(orders[:: len(orders) // tasks][:tasks])
+
+
+def varied(task: Task, tasks: int) -> Task:
+    """The task with its mazes dealt to variants in turn: what is seen tells which, and actions are the variant's."""
+    rows, logged, held = task.log, jnp.arange(MAZES).repeat(STEPS) % tasks, jnp.arange(HELD_OUT) % tasks
+
+    def told(obs: Array, which: Array) -> Array:
+        return jnp.concatenate([obs, jax.nn.one_hot(which, tasks, dtype=bool)], axis=-1)
+
+    log = rows._replace(
+        obs=told(rows.obs, logged),
+        next_obs=told(rows.next_obs, logged),
+        action=actions_of(tasks)[logged, rows.action],
+        next_action=actions_of(tasks)[logged, rows.next_action],
+    )
+    return task._replace(log=log, obs=told(task.obs, jnp.broadcast_to(held[:, None], task.obs.shape[:2])))
+
+
+def of_moves(q: Array, tasks: int) -> Array:
+    """Values `[mazes, cells, 5]` of variants' actions as values of moves, which the truth is about."""
+    index = actions_of(tasks)[jnp.arange(HELD_OUT) % tasks]
+    return jnp.take_along_axis(q, jnp.broadcast_to(index[:, None], q.shape), axis=-1)
+
+
 # --- Learning ---
 def network(program: Program, size: int) -> nets.Network:
     """Q of all actions; outputs begin near zero."""
-    outputs = {"q": ACTIONS * size}
-    return nets.mlp(SIZE * SIZE * 4, program.hidden, outputs, head_init=nets.fan_in_uniform(0.3))
+    outputs, told = {"q": ACTIONS * size}, program.tasks if program.tasks > 1 else 0
+    return nets.mlp(SIZE * SIZE * 4 + told, program.hidden, outputs, head_init=nets.fan_in_uniform(0.3))
 
 
 def logits_of(net: nets.Network, weights: Tree, obs: Array) -> Array:
@@ -170,21 +210,24 @@ def pick(logits: Array, action: Array) -> Array:
 
 
 def compared(
-    head: ValueHead, net: nets.Network, weights: Tree, target: Tree, rows: Log, support: Any, sarsa: bool
+    head: ValueHead, net: nets.Network, weights: Tree, target: Tree, rows: Log, support: Any, aim: str
 ) -> tuple[Array, Any]:
-    """Logits, and their targets r + gamma Q_target(s', a'), a' the best action there, or the logged one."""
+    """Logits, and their targets: r + gamma Q_target(s', a'), a' the best action there or, with `sarsa`, the logged one;
+    with `labels`, the optimal values."""
     there = logits_of(net, target, rows.next_obs)
-    best = rows.next_action if sarsa else jnp.argmax(head.decode(there, support), axis=-1)
-    discount = GAMMA * (1.0 - rows.ended)
-    goal = head.target(rows.reward, discount, pick(there, best), jnp.zeros_like(rows.reward), support)
+    best = rows.next_action if aim == "sarsa" else jnp.argmax(head.decode(there, support), axis=-1)
+    reward, discount = rows.reward, GAMMA * (1.0 - rows.ended)
+    if aim == "labels":
+        reward, discount = rows.optimal, jnp.zeros_like(discount)
+    goal = head.target(reward, discount, pick(there, best), jnp.zeros_like(reward), support)
     return pick(logits_of(net, weights, rows.obs), rows.action), jax.lax.stop_gradient(goal)
 
 
 def td_loss(
-    head: ValueHead, net: nets.Network, weights: Tree, target: Tree, rows: Log, support: Any, sarsa: bool
+    head: ValueHead, net: nets.Network, weights: Tree, target: Tree, rows: Log, support: Any, aim: str
 ) -> Array:
     """The head's loss to those targets."""
-    return jnp.mean(head.loss(*compared(head, net, weights, target, rows, support, sarsa), support))
+    return jnp.mean(head.loss(*compared(head, net, weights, target, rows, support, aim), support))
 
 
 def support_of(head: heads.HeadConfig, numbers: Numbers) -> Any:
@@ -196,6 +239,7 @@ def support_of(head: heads.HeadConfig, numbers: Numbers) -> Any:
 def learn(program: Program, key: Key, numbers: Numbers, task: Task) -> Learnt:
     """Train one member; its values and features at all cells of the mazes that its log does not have."""
     init_key, batch_key = jax.random.split(jax.random.fold_in(key, 1))
+    task = varied(task, program.tasks) if program.tasks > 1 else task
     head = make_head(program.head)
     net, support = network(program, head.size), support_of(program.head, numbers)
     rows, adam = task.log, optax.scale_by_adam()
@@ -207,7 +251,7 @@ def learn(program: Program, key: Key, numbers: Numbers, task: Task) -> Learnt:
 
     def update(carry: tuple, step: Array) -> tuple[tuple, None]:
         weights, target, state = carry
-        gradient = jax.grad(lambda w: td_loss(head, net, w, target, batch(step), support, program.sarsa))(weights)
+        gradient = jax.grad(lambda w: td_loss(head, net, w, target, batch(step), support, program.target))(weights)
         change, state = adam.update(gradient, state)
         weights = jax.tree.map(lambda w, c: w - numbers.rate * c, weights, change)
         target = jax.tree.map(lambda t, w: jnp.where((step + 1) % COPY == 0, w, t), target, weights)
@@ -219,7 +263,8 @@ def learn(program: Program, key: Key, numbers: Numbers, task: Task) -> Learnt:
 
     steps = jnp.arange(program.updates).reshape(EVALUATIONS, -1)
     (weights, target, _), q = jax.lax.scan(stretch, (weights, weights, adam.init(weights)), steps)
-    last = compared(head, net, weights, target, batch(program.updates - 1), support, program.sarsa)
+    last = compared(head, net, weights, target, batch(program.updates - 1), support, program.target)
+    q = jax.vmap(lambda each: of_moves(each, program.tasks))(q) if program.tasks > 1 else q
     return Learnt(q, features(weights, task.obs), head.measure(*last, support))
 
 

@@ -43,7 +43,7 @@ class Config:
     support: float = 1.0
     """Width of the support around the middle of the values, as a multiple of what fits."""
     target: str = "max"
-    """max (Q-learning) or sarsa."""
+    """max (Q-learning), sarsa, or labels: the optimal values themselves."""
     noise: float = 0.0
     """Width of the rewards' uniform noise."""
     centred: bool = True
@@ -54,6 +54,8 @@ class Config:
     """Whether the maze teleports players to the goal now and then."""
     points: int = field(default=256, metadata={"later": True})
     """Points of a regression, all to be remembered."""
+    tasks: int = field(default=1, metadata={"later": True})
+    """Variants of the maze that one network learns; in each, actions make other moves."""
     rate: float = field(default=0.0, metadata={"later": True})
     """Adam's step size; 0 for the one that was tuned for the head."""
 
@@ -134,6 +136,7 @@ FACTORS = (0.5, 1.0, 2.0, 5.0, 10.0)
 NOISES = {True: (0.0, 1.0, 3.0), False: (0.0, 1.0, 1.5)}
 DEPTHS, UNITS = (1, 2, 4, 6), (16, 64, 128)
 RIVALS = ("mse", "two_hot", "hl_gauss")
+TASKS, SIZES = 8, ((2, 16), (2, 64), (2, 128), (4, 64), (6, 64))  # layers and units
 
 
 def of_bins(head: str, bins: int, ratio: float = 0.75) -> Arm:
@@ -158,6 +161,12 @@ def of_size(head: str, layers: int, units: int) -> Arm:
     """An arm with another network."""
     hidden = (units,) * layers
     return arm(head, **({} if hidden == Config.hidden else {"hidden": hidden}))
+
+
+def of_tasks(head: str, layers: int, units: int) -> Arm:
+    """An arm with another network, for many variants."""
+    hidden = (units,) * layers
+    return arm(head, tasks=TASKS, **({} if hidden == Config.hidden else {"hidden": hidden}))
 
 
 def calm(head: str) -> Arm:
@@ -228,6 +237,16 @@ STUDIES = _each_once(
                 for size in (*((n, 64) for n in DEPTHS), *((2, n) for n in UNITS))
             ),
         ),
+        Study(
+            "tasks",
+            f"one network for {TASKS} variants of the maze, by its size",
+            tuple(of_tasks(head, *size) for head in ("mse", "hl_gauss") for size in SIZES),
+        ),
+        Study(
+            "labels",
+            "optimal values given as labels, as a search gives them",
+            tuple(arm(head, target="labels") for head in TUNED[SHIFTS]),
+        ),
         Study("online", "DQN, whose data are its own", tuple(arm(head, ONLINE) for head in ALL)),
     )
 )
@@ -243,7 +262,7 @@ def program(one: Arm, config: Config) -> heads_maze.Program | heads_shifts.Progr
         return heads_online.Program(head, config.hidden, config.updates, config.batch)
     if one.problem in MOVING:
         return heads_shifts.Program(head, config.hidden, config.updates, config.batch, config.points)
-    return heads_maze.Program(head, config.hidden, config.target == "sarsa", config.updates, config.batch)
+    return heads_maze.Program(head, config.hidden, config.target, config.updates, config.batch, config.tasks)
 
 
 def ends(config: Config) -> tuple[float, float]:

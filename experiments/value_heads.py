@@ -4,8 +4,8 @@ Three small problems: regression on targets that move (experiments/heads_shifts.
 log of random mazes whose values are known (experiments/heads_maze.py), and DQN in such mazes
 (experiments/heads_online.py). Studies: plasticity, memory (the same of more points, at given step sizes), heads,
 targets (SARSA against Q-learning), one_sided (a public implementation's fault), bins, support, noise, transitions,
-scaling, online. Without options all of them are made. What has finished is found again, and the same command makes the
-rest.
+scaling, tasks (one network for many variants of the maze), labels (optimal values given), online. Without options all
+of them are made. What has finished is found again, and the same command makes the rest.
 
 Each head has its own step size, the best of five on tuning seeds at the base setting: --tune shows them all, and with
 --publish writes that table, results/value_heads/tuning.csv, or with --only the part of it that these studies read. Rows
@@ -39,6 +39,7 @@ from experiments import (
     heads_online,
     heads_shifts,
     heads_studies,
+    heads_tasks_claims,
     options,
     publishing,
     studies,
@@ -64,7 +65,20 @@ from jaxrl_suite.train.display import Display, make_console
 TUNING_SEEDS = (1000, 1001, 1002)
 TUNING_COLUMNS = ["key_id", "problem", "head", "rate", "seed", "score"]
 ERRORS = tuple(f"error_{shift:.0f}" for shift in heads_shifts.SHIFTS)
-SETTINGS = ("bins", "ratio", "support", "target", "noise", "centred", "slip", "teleport", "layers", "units", "rate")
+SETTINGS = (
+    "bins",
+    "ratio",
+    "support",
+    "target",
+    "noise",
+    "centred",
+    "slip",
+    "teleport",
+    "layers",
+    "units",
+    "rate",
+    "tasks",
+)
 MEASURED = ("value_error", "value_bias", "probe", "error_mean", *ERRORS)
 # Of the maze's last batches, where the head has them; rows from before have none.
 FIT = ("clipped_targets", "target_kl", "end_mass")
@@ -82,7 +96,7 @@ class Options:
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large, an accelerator)."""
     only: str = ""
     """Make only these studies, with commas between: plasticity, memory, heads, targets, one_sided, bins, support,
-    noise, transitions, scaling, online; by default all."""
+    noise, transitions, scaling, tasks, labels, online; by default all."""
     seeds: str = ""
     """How many seeds, from 0 on (8), or a range (4:14, the published ones); by default the published
     ones; 0 alone with --preset=smoke."""
@@ -306,7 +320,8 @@ def main() -> int:
         tune(wanted, chosen, console)
         return 0
     rows = run_studies(wanted, chosen, console)
-    studies.show_claims((*heads_claims.CLAIMS, *heads_later_claims.CLAIMS), rows, chosen.preset, console)
+    claims = (*heads_claims.CLAIMS, *heads_tasks_claims.CLAIMS, *heads_later_claims.CLAIMS)
+    studies.show_claims(claims, rows, chosen.preset, console)
     if chosen.publish:
         studies.publish(rows, EXPERIMENT, chosen.out / EXPERIMENT, console)
     return 0

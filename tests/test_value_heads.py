@@ -17,6 +17,7 @@ from experiments import (
     heads_online,
     heads_shifts,
     heads_studies,
+    heads_tasks_claims,
     publishing,
     reproduce,
     value_heads,
@@ -91,7 +92,7 @@ def test_a_probe_explains_what_is_linear():
 
 def test_the_loss_is_a_bellman_error_to_the_chosen_action(task):
     """mse by hand: Q-learning takes the best action of the next state, SARSA the logged one, ends nothing."""
-    program = heads_maze.Program(heads.HeadConfig("mse"), (16,), False, 5, 8)
+    program = heads_maze.Program(heads.HeadConfig("mse"), (16,), "max", 5, 8)
     net, head = heads_maze.network(program, 1), heads.make("mse")
     weights, target = net.init(jax.random.key(0)), net.init(jax.random.key(1))
     rows = jax.tree.map(lambda x: x[:200], task.log)
@@ -99,11 +100,13 @@ def test_the_loss_is_a_bellman_error_to_the_chosen_action(task):
         np.asarray(heads_maze.logits_of(net, w, x))[..., 0] for w, x in ((weights, rows.obs), (target, rows.next_obs))
     )
     index = np.arange(200)
-    for sarsa, value in ((False, there.max(axis=1)), (True, there[index, np.asarray(rows.next_action)])):
+    for aim, value in (("max", there.max(axis=1)), ("sarsa", there[index, np.asarray(rows.next_action)])):
         goal = np.asarray(rows.reward) + heads_maze.GAMMA * ~np.asarray(rows.ended) * value
         expected = np.mean((q[index, np.asarray(rows.action)] - goal) ** 2)
-        found = heads_maze.td_loss(head, net, weights, target, rows, (), sarsa)
+        found = heads_maze.td_loss(head, net, weights, target, rows, (), aim)
         assert found == pytest.approx(expected, rel=1e-5)
+    labelled = np.mean((q[index, np.asarray(rows.action)] - np.asarray(rows.optimal)) ** 2)
+    assert heads_maze.td_loss(head, net, weights, target, rows, (), "labels") == pytest.approx(labelled, rel=1e-5)
 
 
 def test_the_one_sided_fault_biases_a_fixed_point_by_more_than_half_a_bin():
@@ -123,13 +126,63 @@ def test_the_one_sided_fault_biases_a_fixed_point_by_more_than_half_a_bin():
 
 def test_a_learner_tells_which_share_of_its_targets_its_support_clips(task):
     """Rewards are -1: a support that begins at -0.5 holds no target, the one that fits all of them."""
-    program = heads_maze.Program(heads.HeadConfig("two_hot", 51), (8,), False, 5, 8)
+    program = heads_maze.Program(heads.HeadConfig("two_hot", 51), (8,), "max", 5, 8)
     numbers = jax.tree.map(lambda x: jnp.float32(x) * jnp.ones(2), NUMBERS)
     numbers = numbers._replace(low=jnp.array([-11.0, -0.5]), high=jnp.array([1.0, 0.5]))
     learn = jax.jit(jax.vmap(partial(heads_maze.learn, program), (None, 0, None)))
     fit = learn(jax.random.key(0), numbers, task).fit
     assert fit["clipped_targets"].tolist() == [0.0, 1.0]
     assert set(fit) == set(value_heads.FIT)
+
+
+# --- many variants for one network ---
+def test_variants_name_the_moves_by_other_actions_and_the_first_by_its_own():
+    for tasks in (1, 8, 120):
+        found = np.asarray(heads_maze.actions_of(tasks))
+        assert found[0].tolist() == [0, 1, 2, 3, 4]
+        assert len({tuple(order) for order in found}) == tasks
+        assert (np.sort(found, axis=1) == np.arange(5)).all()
+
+
+def test_variants_change_what_is_told_and_the_names_of_moves_and_nothing_else(task):
+    tasks = 3
+    new, mazes = heads_maze.varied(task, tasks), np.arange(heads_maze.MAZES).repeat(heads_maze.STEPS) % tasks
+    size = heads_maze.SIZE**2 * 4
+    move_of = np.argsort(np.asarray(heads_maze.actions_of(tasks)), axis=1)  # what an action of a variant does
+    for obs, before in ((new.log.obs, task.log.obs), (new.log.next_obs, task.log.next_obs)):
+        np.testing.assert_array_equal(obs[:, :size], before)
+        np.testing.assert_array_equal(np.asarray(obs[:, size:]).argmax(1), mazes)
+        assert (np.asarray(obs[:, size:]).sum(1) == 1).all()
+    for action, before in ((new.log.action, task.log.action), (new.log.next_action, task.log.next_action)):
+        np.testing.assert_array_equal(move_of[mazes, action], before)
+        assert (np.asarray(action) != np.asarray(before)).any()
+    held = np.arange(heads_maze.HELD_OUT) % tasks
+    np.testing.assert_array_equal(np.asarray(new.obs[..., size:]).argmax(-1), held[:, None] + np.zeros((1, 9), int))
+    of_actions = np.take_along_axis(np.asarray(task.optimal), move_of[held][:, None] + np.zeros((1, 9, 1), int), -1)
+    np.testing.assert_array_equal(heads_maze.of_moves(jnp.asarray(of_actions), tasks), task.optimal)
+
+
+def test_one_network_learns_all_variants(task):
+    """At a step size of zero values are those of the start: of the same network, read by each variant's own actions."""
+    program = heads_maze.Program(heads.HeadConfig("mse"), (8,), "max", 5, 8, tasks=3)
+    net = heads_maze.network(program, 1)
+    learnt = jax.jit(partial(heads_maze.learn, program))(jax.random.key(0), NUMBERS._replace(rate=0.0), task)
+    weights = net.init(jax.random.split(jax.random.fold_in(jax.random.key(0), 1))[0])
+    q = heads_maze.logits_of(net, weights, heads_maze.varied(task, 3).obs)[..., 0]
+    np.testing.assert_allclose(learnt.q[-1], heads_maze.of_moves(q, 3), atol=1e-6)
+    assert np.abs(learnt.q[-1] - q).max() > 1e-3
+
+
+def test_labels_are_the_true_values_of_what_was_done(task):
+    log, cells = task.log, heads_maze.SIZE**2
+    player, goal = (np.asarray(log.obs.reshape(-1, cells, 4)[..., i]).argmax(-1) for i in (0, 1))
+    at_goal = np.asarray(log.ended)
+    np.testing.assert_allclose(np.asarray(log.optimal)[at_goal], -1.0)  # whatever is done there ends the episode
+    assert (np.asarray(log.optimal)[~at_goal] < -1.0).all()
+    # One move from the goal, the right one costs two steps, of which the second is discounted; no other is as good.
+    best = np.full((cells, cells), -np.inf)
+    np.maximum.at(best, (player, goal), np.asarray(log.optimal))
+    assert best[0, 1] == pytest.approx(-1.0 - heads_maze.GAMMA, abs=1e-5)
 
 
 def test_the_support_figure_shows_clipped_targets_where_rows_have_them():
@@ -179,7 +232,7 @@ def test_published_run_ids_are_those_of_the_arms_they_name():
 
 def test_heads_learn_from_the_same_rows_whatever_they_are():
     """Tasks come from the seed alone; so do the weights below the head."""
-    program = heads_maze.Program(heads.HeadConfig("mse"), (16, 16), False, 5, 8)
+    program = heads_maze.Program(heads.HeadConfig("mse"), (16, 16), "max", 5, 8)
     first, second = (heads_maze.network(program, size).init(jax.random.key(0)) for size in (1, 51))
     for name in ("hidden_0", "hidden_1"):
         np.testing.assert_array_equal(first[name]["kernel"], second[name]["kernel"])
@@ -187,7 +240,7 @@ def test_heads_learn_from_the_same_rows_whatever_they_are():
 
 def test_every_claim_rests_on_a_study_that_its_command_makes():
     made = {name: {one.needed for one in study.arms} for name, study in STUDIES.items()}
-    for claim in (*heads_claims.CLAIMS, *heads_later_claims.CLAIMS):
+    for claim in (*heads_claims.CLAIMS, *heads_tasks_claims.CLAIMS, *heads_later_claims.CLAIMS):
         words = claim.command.partition("--only=")[2].split(",")
         assert set(claim.needs) <= set().union(*(made[word] for word in words)), claim.id
     with pytest.raises(UserError, match=r"experiments\.value_heads"):
@@ -196,7 +249,7 @@ def test_every_claim_rests_on_a_study_that_its_command_makes():
 
 def test_claims_written_after_the_rows_say_so_and_correct_none_that_were_before():
     sittings = {}
-    for claim in (*heads_claims.CLAIMS, *heads_later_claims.CLAIMS):
+    for claim in (*heads_claims.CLAIMS, *heads_tasks_claims.CLAIMS, *heads_later_claims.CLAIMS):
         after = "written after the rows" in claim.source
         sittings.setdefault(after, {}).setdefault(claim.family, []).append(claim.id.removeprefix("heads-"))
     assert not set(sittings[False]) & set(sittings[True])

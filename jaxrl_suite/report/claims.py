@@ -184,9 +184,15 @@ def _about(claim: Claim, rows: Rows) -> Rows:
 
 
 # --- Evidence ---
-def above(metric: str, ours: Needed, theirs: Needed) -> Callable[[Rows], Evidence]:
-    """Differences of a metric between two algorithms, paired by seed; a diverged run is left out with its partner."""
-    return lambda rows: _paired(_by_seed(rows, ours, metric), _by_seed(rows, theirs, metric))
+def above(metric: str, ours: Needed, theirs: Needed, least: float = 0.0) -> Callable[[Rows], Evidence]:
+    """Differences of a metric between two algorithms, less `least`, paired by seed; a diverged run is left out with its
+    partner."""
+
+    def evidence(rows: Rows) -> Evidence:
+        found = _paired(_by_seed(rows, ours, metric), _by_seed(rows, theirs, metric))
+        return found._replace(differences=found.differences - least)
+
+    return evidence
 
 
 def above_column(metric: str, ours: Needed, column: str, least: float = 0.0) -> Callable[[Rows], Evidence]:

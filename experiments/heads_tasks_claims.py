@@ -1,0 +1,117 @@
+"""The claims about one network for many variants of the maze, and about values that are given as labels. Margins are
+fixed here, before the runs that are reported."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from experiments import heads_studies as studies
+from experiments.heads_claims import OURS, PAPER, SCORE, SCORES, claimed
+from experiments.heads_studies import TASKS, Arm, arm, of_size, of_tasks
+from jaxrl_suite.report.claims import Claim, Evidence, Rows, above, above_mean, level
+
+SMALL, USUAL, LARGE, DEEP = (2, 16), (2, 64), (2, 128), (6, 64)  # layers and units
+GAPS = "half of the mean difference over seeds between {}, last scores, 95% t-interval"
+
+
+def _gap(ours: tuple[Arm, Arm], theirs: tuple[Arm, Arm]) -> Callable[[Rows], Evidence]:
+    """The mean score of two arms above that of two others: half a difference of differences."""
+    return above_mean("score_last", *([[one.needed] for one in pair] for pair in (ours, theirs)))
+
+
+def _tasks() -> tuple[Claim, ...]:
+    claim = functools.partial(claimed, study="tasks")
+    mse, gauss = ({size: of_tasks(head, *size) for size in studies.SIZES} for head in ("mse", "hl_gauss"))
+    one = f"where one network learns {TASKS} variants,"
+    paper = PAPER.format("figures 6 and 7, many variants of a game")
+    wide, narrow = (gauss[LARGE], mse[SMALL]), (mse[LARGE], gauss[SMALL])
+    deep, usual = (gauss[DEEP], mse[USUAL]), (mse[DEEP], gauss[USUAL])
+    many, single = (gauss[LARGE], of_size("mse", *LARGE)), (mse[LARGE], of_size("hl_gauss", *LARGE))
+    return (
+        claim(
+            "tasks-gauss-beats-mse",
+            words=f"{one} HL-Gauss scores above squared error with the widest network (2x128)",
+            source=paper,
+            needs=(gauss[LARGE], mse[LARGE]),
+            statistic=SCORES.format("hl_gauss minus mse"),
+            evidence=above("score_last", gauss[LARGE].needed, mse[LARGE].needed),
+        ),
+        claim(
+            "tasks-width-gains-gauss",
+            words=f"{one} HL-Gauss scores more with the widest network (2x128) than with the narrowest (2x16)",
+            source=paper,
+            needs=(gauss[LARGE], gauss[SMALL]),
+            statistic=SCORES.format("2x128 minus 2x16"),
+            evidence=above("score_last", gauss[LARGE].needed, gauss[SMALL].needed),
+        ),
+        claim(
+            "tasks-width-gains-gauss-more",
+            words=f"{one} eight times the width (2x128 for 2x16) gains HL-Gauss more than squared error",
+            source=paper,
+            needs=(*wide, *narrow),
+            statistic=GAPS.format("what width gains hl_gauss and what it gains mse"),
+            evidence=_gap(wide, narrow),
+        ),
+        claim(
+            "tasks-depth-costs-mse",
+            words=f"{one} six hidden layers in place of two cost squared error more than {SCORE:g} points",
+            source=paper,
+            needs=(mse[USUAL], mse[DEEP]),
+            statistic=SCORES.format(f"2x64 minus 6x64, less {SCORE:g}"),
+            evidence=above("score_last", mse[USUAL].needed, mse[DEEP].needed, SCORE),
+        ),
+        claim(
+            "tasks-depth-costs-gauss-less",
+            words=f"{one} six hidden layers in place of two cost HL-Gauss less than squared error",
+            source=paper,
+            needs=(*deep, *usual),
+            statistic=GAPS.format("what depth changes with hl_gauss and with mse"),
+            evidence=_gap(deep, usual),
+        ),
+        claim(
+            "tasks-widen-the-gap",
+            study="tasks,scaling",
+            words=f"with 2x128 HL-Gauss is farther above squared error with {TASKS} variants than with one",
+            source=OURS,
+            needs=(*many, *single),
+            statistic=GAPS.format(f"the gaps hl_gauss minus mse with {TASKS} variants and with one"),
+            evidence=_gap(many, single),
+        ),
+    )
+
+
+def _labels() -> tuple[Claim, ...]:
+    source = PAPER.format("figure 9, chess from a search's values")
+    of = {head: arm(head, target="labels") for head in ("mse", "mse_softmax", "two_hot", "hl_gauss")}
+    gauss = of["hl_gauss"]
+    return (
+        *(
+            claimed(
+                f"labels-gauss-beats-{rival.replace('_', '-')}",
+                "labels",
+                f"from optimal values as labels, HL-Gauss scores above {words}",
+                source,
+                (gauss, of[rival]),
+                statistic=SCORES.format(f"hl_gauss minus {rival}"),
+                evidence=above("score_last", gauss.needed, of[rival].needed),
+            )
+            for rival, words in (
+                ("mse", "squared error"),
+                ("mse_softmax", "squared error on a softmax's mean"),
+                ("two_hot", "two-hot"),
+            )
+        ),
+        claimed(
+            "labels-gauss-near-optimal",
+            "labels",
+            f"from optimal values as labels, HL-Gauss ends less than {SCORE:g} points below the optimal policy",
+            source,
+            (gauss,),
+            statistic=f"mean of the last score less {100.0 - SCORE:g} over seeds, 95% t-interval",
+            evidence=level("score_last", gauss.needed, 100.0 - SCORE),
+        ),
+    )
+
+
+CLAIMS = (*_tasks(), *_labels())
