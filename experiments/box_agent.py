@@ -6,8 +6,9 @@
 A patch goes to the targets whose s' is at the edge of reach (`edge_patch`), or to as many others of the batch, at
 random (`random_patch`): the control. V* is the box's true value, from value iteration.
 
-Rewards are those of a field whose large bump stands `distance` from the middle. Distance, width and patches are traced
-numbers, so that settings which differ in them train side by side in one program.
+Rewards are those of a field whose large bump stands `distance` from the middle. Distance, width, patches and the length
+k of rollouts are traced numbers, so that settings which differ in them train side by side in one program. For that,
+rollouts are imagined to the end of an episode, and what lies past the k-th step gives way to rows of the first k.
 
 Deviations from MBPO and RAVL: batches hold imagined rows only, of the last period; networks are small, steps large;
 and gamma is lower than usual. At 0.99 the best actions differ by some thousandths of a value, which takes long to learn
@@ -17,7 +18,6 @@ even where nothing goes wrong.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,12 +28,14 @@ from flax import struct
 from jaxrl_suite.algorithms import actor_critic, actor_critic_config, dyna, edge
 from jaxrl_suite.algorithms.ideas import Idea, State
 from jaxrl_suite.envs import box
+from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import worlds
 from jaxrl_suite.types import (
     Algorithm,
     Array,
     Dataset,
     Key,
+    Metrics,
     Params,
     Prediction,
     Spec,
@@ -42,8 +44,7 @@ from jaxrl_suite.types import (
     WorldModel,
 )
 
-Relabel = Callable[[WorldModel, State, Transition, Key], Transition]
-TRACED = ("distance", "width", "edge_patch", "random_patch")
+TRACED = ("horizon", "distance", "width", "edge_patch", "random_patch")
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ class Config(dyna.Config):
 
 @struct.dataclass
 class Hypers(actor_critic_config.Hypers):
-    """With the reward's place and the patches."""
+    """With the length of rollouts, the reward's place and the patches."""
 
+    horizon: Any = 10
     distance: Any = 8.0
     width: Any = 3.0
     edge_patch: Any = 0.0
@@ -78,12 +80,12 @@ QUICK = Config(
     updates=8_000,
     evaluations=10,
     period=200,
-    rollouts=1_000,
+    rollouts=500,
     horizon=10,
     retain=1,
     real_ratio=0.0,
     hidden=(64, 64),
-    batch=64,
+    batch=32,
     gamma=0.97,
     tau=0.02,
     actor_lr=1e-3,
@@ -97,6 +99,7 @@ PRESETS = {
     "paper": replace(
         QUICK,
         updates=100_000,
+        rollouts=1_000,
         hidden=(256, 256, 256),
         batch=256,
         tau=0.005,
@@ -112,17 +115,32 @@ def field_of(hypers: Hypers) -> box.Field:
     return box.at(hypers.distance, hypers.width)
 
 
+def check(config: Config) -> None:
+    """Refuse numbers that nothing can be learnt with.
+
+    Raises:
+        UserError: rollouts longer than an episode, or a bump without a width.
+    """
+    if not config.width > 0:
+        raise UserError(f"--width={config.width:g} must be above 0")
+    if config.horizon > box.HORIZON:
+        raise UserError(
+            f"--horizon={config.horizon} is longer than an episode of {box.SPEC.name}, which ends after {box.HORIZON} "
+            f"steps; give at most --horizon={box.HORIZON}"
+        )
+
+
 def make(spec: Spec, config: Config) -> Algorithm:
     """The base method (patched or not) or RAVL in the box.
 
     Raises:
-        UserError: sizes that do not fit each other, such as rollouts longer than an episode.
+        UserError: sizes that do not fit each other, or what `check` refuses.
     """
+    check(config)
     ac = actor_critic.make(spec, config.actor_critic(), diverse=config.diversity > 0)
     hypers = config.hypers(config.diversity, Hypers, **{name: getattr(config, name) for name in TRACED})
-    mask = functools.partial(box.edge, k=config.horizon)
-    idea = Idea(transform=rewarded, relabel=patches(mask), measure=edge.watch(mask).measure)
-    return _with_true_values(dyna.make(spec, config, ac, hypers, idea))
+    idea = Idea(transform=rewarded, amend=shortened, relabel=patched, measure=watched)
+    return _with_true_values(dyna.make(spec, replace(config, horizon=box.HORIZON), ac, hypers, idea))
 
 
 def rewarded(model: WorldModel, state: State) -> WorldModel:
@@ -136,18 +154,37 @@ def rewarded(model: WorldModel, state: State) -> WorldModel:
     return model._replace(step=step)
 
 
-def patches(mask: edge.Mask) -> Relabel:
+def shortened(
+    model: WorldModel, state: State, rollout: Transition, valid: Array, key: Key
+) -> tuple[Transition, Metrics]:
+    """Rollouts of the member's own k steps: each later row is a copy of one of the first k of its rollout, at random.
+
+    So a row of a batch comes from each of the first k steps as likely as from any other, and from none after them.
+    """
+    k, shape = state.agent.hypers.horizon, valid.shape
+    own = jnp.broadcast_to(jnp.arange(shape[0])[:, None], shape)
+    chosen = jnp.where(own < k, own, jax.random.randint(key, shape, 0, k))
+    return jax.tree.map(lambda leaf: jax.vmap(lambda row, at: row[at], (1, 1), 1)(leaf, chosen), rollout), {}
+
+
+def edge_of(state: State) -> edge.Mask:
+    """What is at the edge of the member's own reach."""
+    return functools.partial(box.edge, k=state.agent.hypers.horizon)
+
+
+def watched(model: WorldModel, state: State, batch: Transition, key: Key) -> Metrics:
+    """`edge_targets`, the share of targets that bootstrap from there."""
+    return edge.watch(edge_of(state)).measure(model, state, batch, key)
+
+
+def patched(model: WorldModel, state: State, batch: Transition, key: Key) -> Transition:
     """Both patches of `edge`, each where the member's number says so, with V* of the member's own field."""
-
-    def relabel(model: WorldModel, state: State, batch: Transition, key: Key) -> Transition:
-        hypers, value = state.agent.hypers, lambda obs: box.look_up(state.extra, obs)
-        pairs = ((hypers.edge_patch, edge.patch(value, mask)), (hypers.random_patch, edge.patch_random(value, mask)))
-        for wanted, idea in pairs:
-            patched = idea.relabel(model, state, batch, key)
-            batch = jax.tree.map(lambda new, old, wanted=wanted: jnp.where(wanted > 0, new, old), patched, batch)
-        return batch
-
-    return relabel
+    hypers, mask, value = state.agent.hypers, edge_of(state), lambda obs: box.look_up(state.extra, obs)
+    pairs = ((hypers.edge_patch, edge.patch(value, mask)), (hypers.random_patch, edge.patch_random(value, mask)))
+    for wanted, idea in pairs:
+        new = idea.relabel(model, state, batch, key)
+        batch = jax.tree.map(lambda a, b, wanted=wanted: jnp.where(wanted > 0, a, b), new, batch)
+    return batch
 
 
 def _with_true_values(algorithm: Algorithm) -> Algorithm:

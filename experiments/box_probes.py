@@ -109,10 +109,9 @@ def _shells() -> Array:
     return jax.vmap(shell)(jax.random.split(jax.random.key(0), REACHES), jnp.arange(REACHES))
 
 
-def shells(algorithm: Algorithm, states: Tree, k: int) -> Shells:
-    """The critics by reach, on the same states for every member. `k` is the rollouts' horizon."""
+def shells(algorithm: Algorithm, states: Tree, lengths: Sequence[int]) -> Shells:
+    """The critics by reach, on the same states for every member; `lengths` k of rollouts, one for each of these."""
     obs = _shells().reshape(-1, 2)
-    edge, inside = np.asarray(box.edge(obs, k)), np.asarray(box.reach(obs) <= k - 1)
 
     @jax.jit
     def ask(states: Tree) -> tuple[Array, ...]:
@@ -127,5 +126,7 @@ def shells(algorithm: Algorithm, states: Tree, k: int) -> Shells:
 
     found = [np.asarray(x, float) for x in ask(states)]
     spread, penalty, value, true = (x.reshape(len(x), REACHES, STATES).mean(axis=2) for x in found)
-    effect = [stats.effect_size(mine[edge], mine[inside]) for mine in found[0]]
+    edge, reach = {k: np.asarray(box.edge(obs, k)) for k in set(lengths)}, np.asarray(box.reach(obs))
+    pairs = zip(found[0], lengths, strict=True)
+    effect = [stats.effect_size(mine[edge[k]], mine[reach <= k - 1]) for mine, k in pairs]
     return Shells(spread, penalty, value, true, np.array(effect))

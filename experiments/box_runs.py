@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,7 +59,6 @@ class Group(studies.Group):
         names = ("diversity", *box_agent.TRACED)
         varied = [name for name in names if len({getattr(config, name) for config in configs}) > 1]
         self.changes = [{name: getattr(config, name) for name in varied} for config in configs]
-        self.config = configs[0]
         texts = [f"{arm.method} {self.settings(arm)}".strip() for arm in arms]
         self.variants = dict(zip(texts, self.changes, strict=True))
         entry = algorithms.get(AGENT)
@@ -73,7 +72,20 @@ class Group(studies.Group):
         self.run_ids = [identity.run_id(config, seed) for config, seed in ids]
         methods = "+".join(dict.fromkeys(arm.method for arm in arms))
         self.dataset = WORLD
-        self.label = f"{methods}-{WORLD}-k{self.config.horizon}-n{self.config.critics}"
+        lengths = "+".join(str(k) for k in sorted({config.horizon for config in configs}))
+        self.critics = configs[0].critics
+        self.label = f"{methods}-{WORLD}-k{lengths}-n{self.critics}"
+
+    @property
+    def cost(self) -> int:
+        """About how long it takes, beside others."""
+        return len(self.run_ids) * (2 + self.critics)
+
+    def ids_of(self, configs: Container[box_agent.Config]) -> list[str]:
+        """The run ids of the members with these configs."""
+        preset, updates, per_arm = self.chosen.preset, self.chosen.updates, len(self.seeds)
+        places = [place for place, arm in enumerate(self.arms) if arm.config(preset, updates) in configs]
+        return [run_id for place in places for run_id in self.run_ids[place * per_arm :][:per_arm]]
 
     def settings(self, arm: Arm) -> str:
         """What an arm changes in its method's preset."""
@@ -105,17 +117,17 @@ class Group(studies.Group):
 
 def _record(group: Group, job: loop.Job, rows: list[dict], outcome: loop.Outcome, path: Path) -> None:
     """Complete the rows of a group, and write what else is known of its final agents beside the summary."""
-    found = box_probes.shells(job.algorithm, outcome.result, group.config.horizon)
+    facts = {arm: _facts(arm.config(group.chosen.preset, group.chosen.updates)) for arm in group.arms}
+    arms = [arm for arm in group.arms for _ in group.seeds]
+    found = box_probes.shells(job.algorithm, outcome.result, [int(facts[arm]["horizon"]) for arm in arms])
     walks = box_probes.paths(job.algorithm, outcome.result)
     shares = _edge_shares(path / "metrics.jsonl")
-    facts = {arm: _facts(arm.config(group.chosen.preset, group.chosen.updates)) for arm in group.arms}
     shell_rows, path_rows = [], []
-    k = group.config.horizon
-    for index, row in enumerate(rows):
-        arm = group.arms[index // len(group.seeds)]
+    for index, (row, arm) in enumerate(zip(rows, arms, strict=True)):
         share = shares[row["seed"], row["settings"] if len(group.arms) > 1 else ""]
         row |= {"algo": arm.method, "settings": group.settings(arm), **facts[arm]}
         row |= {f"score_{end}": 100.0 * row[f"return_{end}"] / row["attainable"] for end in ("last", "best")}
+        k = row["horizon"]
         edge = found.spread[index, k - 1] if k <= box_probes.REACHES else math.nan
         inside = found.spread[index, : k - 1].mean() if k > 1 else math.nan
         row |= {"edge_share": share, "edge_spread": edge, "inside_spread": inside, "spread_effect": found.effect[index]}

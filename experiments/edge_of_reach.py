@@ -43,9 +43,9 @@ from experiments import (
     studies,
 )
 from experiments.box_studies import EXPERIMENT, STUDIES, WORLD, Arm, Study
-from jaxrl_suite.envs import box
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
+from jaxrl_suite.train import rundir
 from jaxrl_suite.train.display import Display, make_console
 
 WORLDS = (WORLD, *edge_tasks.TASKS)
@@ -81,7 +81,7 @@ class Options:
     updates: int = 0
     """Gradient updates of each setting; 0 for the preset's."""
     part: int = 0
-    """In the box, make only this program of the one study that --only names, counted from 1; 0 for all. It is how
+    """In the box, make only this program of those that the same options make, counted from 1; 0 for all. It is how
     --workers tells its processes what to do."""
     workers: int = 1
     """Programs or runs at a time, each in a process of its own; these share the cores evenly."""
@@ -123,23 +123,11 @@ def chosen_studies(chosen: Options) -> list[Study]:
     if chosen.publish and chosen.episodes not in (0, EPISODES):  # rows do not say how many they had
         raise UserError(f"--publish is for {EPISODES} episodes in the box; leave out --episodes={chosen.episodes}")
     wanted = [own] if own else [STUDIES[name] for name in names]
-    if chosen.part and len(wanted) > 1:
-        raise UserError(f"--part={chosen.part} is a program of one study; name that study with --only")
     for arm in (arm for study in wanted for arm in study.arms):
-        _check(arm, arm.config(chosen.preset, chosen.updates))
+        config = arm.config(chosen.preset, chosen.updates)
+        options.require_positive(config)
+        box_agent.check(config)
     return wanted
-
-
-def _check(arm: Arm, config: box_agent.Config) -> None:
-    """Refuse what cannot be trained, before anything is."""
-    options.require_positive(config)
-    if not config.width > 0:
-        raise UserError(f"--width={config.width:g} must be above 0")
-    if config.horizon > box.HORIZON:
-        raise UserError(
-            f"--horizon={config.horizon} is longer than an episode of {WORLD}, which ends after {box.HORIZON} steps; "
-            f"give at most --horizon={box.HORIZON}"
-        )
 
 
 def seeds_of(study: Study, chosen: Options) -> tuple[int, ...]:
@@ -163,17 +151,32 @@ def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
     return shown
 
 
-def groups_of(study: Study, chosen: Options) -> list[box_runs.Group]:
-    """The programs that train a study, or the one that --part names.
+def groups_of(wanted: Sequence[Study], chosen: Options) -> list[box_runs.Group]:
+    """The programs that train these studies, the longest first; members of several studies share one.
 
     Raises:
-        UserError: there is no such part.
+        UserError: there is no such --part.
     """
+    arms: dict[tuple[int, ...], list[Arm]] = {}
+    for study in wanted:
+        arms.setdefault(seeds_of(study, chosen), []).extend(study.arms)
+    found = [
+        box_runs.Group(part, seeds, chosen)
+        for seeds, mine in arms.items()
+        for part in box_studies.groups(mine, chosen.preset, chosen.updates)
+    ]
+    found.sort(key=lambda group: -group.cost)
+    if chosen.part > len(found):
+        raise UserError(f"--part={chosen.part}: there are {len(found)} programs; give 1 to {len(found)}, or 0 for all")
+    return found
+
+
+def rows_of(study: Study, groups: Sequence[box_runs.Group], chosen: Options) -> list[dict[str, Any]]:
+    """The summary rows of a study's own arms."""
     seeds = seeds_of(study, chosen)
-    arms = box_studies.groups(study.arms, chosen.preset, chosen.updates)
-    if chosen.part > len(arms):
-        raise UserError(f"--part={chosen.part}: {study.name} has {len(arms)} programs; give 1 to {len(arms)}, or 0")
-    return [box_runs.Group(part, seeds, chosen) for part in (arms[chosen.part - 1 :][:1] if chosen.part else arms)]
+    configs = {arm.config(chosen.preset, chosen.updates) for arm in study.arms}
+    mine = {run_id for group in groups if group.seeds == seeds for run_id in group.ids_of(configs)}
+    return studies.rows_of(mine, chosen.out, EXPERIMENT)
 
 
 def _say_alike(study: Study, chosen: Options, console: Console) -> None:
@@ -187,29 +190,37 @@ def _say_alike(study: Study, chosen: Options, console: Console) -> None:
         console.print(f"{study.name}: the same settings are trained and shown once: {', '.join(same)}")
 
 
+def _made(group: box_runs.Group, chosen: Options) -> bool:
+    """Whether all members of a group have rows, from whatever programs."""
+    summary = chosen.out / EXPERIMENT / studies.SUMMARY
+    return summary.exists() and set(group.run_ids) <= {row["run_id"] for row in rundir.read_rows(summary)}
+
+
 def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> tuple[int, list[dict[str, Any]]]:
     """Make the runs of studies -> exit code, and their summary rows."""
-    planned = {study: groups_of(study, chosen) for study in wanted}
+    groups = groups_of(wanted, chosen)
     for study in wanted:
         _say_alike(study, chosen, console)
-    if chosen.workers > 1:
-        runs = [
-            at_once.of_group(group, EXPERIMENT, chosen, only="" if study.name == "custom" else study.name, part=part)
-            for study, groups in planned.items()
-            for part, group in enumerate(groups, 1)
-        ]
+    left = [(part, group) for part, group in enumerate(groups, 1) if chosen.fresh or not _made(group, chosen)]
+    if len(left) < len(groups):
+        console.print(f"{len(groups) - len(left)} of {len(groups)} programs: nothing to train, their rows are there")
+    if chosen.workers > 1 and left:
+        runs = [at_once.of_group(group, EXPERIMENT, chosen, part=part) for part, group in left]
         if code := at_once.work_off(runs, chosen.workers, console):
             return code, []
-    display, every = Display(console, quiet=chosen.workers > 1), []
-    for study, groups in planned.items():
-        for number, group in enumerate(groups, 1):
-            display.note(f"{study.name} {number}/{len(groups)}: {group.label}, {len(group.run_ids)} members")
-            code = studies.run_group(group, chosen, EXPERIMENT, box_runs.COLUMNS, display)
-            if code:
-                return code, []
-        rows = studies.rows_of({run_id for group in groups for run_id in group.run_ids}, chosen.out, EXPERIMENT)
-        console.print(table(study, rows))
-        every += rows
+        left = []
+    display = Display(console)
+    for number, group in left:
+        if chosen.part not in (0, number):
+            continue
+        display.note(f"program {number}/{len(groups)}: {group.label}, {len(group.run_ids)} members")
+        if code := studies.run_group(group, chosen, EXPERIMENT, box_runs.COLUMNS, display):
+            return code, []
+    every: list[dict[str, Any]] = []
+    for study in wanted:
+        if rows := rows_of(study, groups, chosen):
+            console.print(table(study, rows))
+            every += rows
     return 0, list({row["run_id"]: row for row in every}.values())
 
 
@@ -283,7 +294,7 @@ def main() -> int:
     if chosen.part and chosen.world != WORLD:
         raise UserError(f"--part is for --world={WORLD}; leave it out with --world={chosen.world}")
     if chosen.part < 0 or (chosen.part and (chosen.publish or chosen.workers > 1)):
-        raise UserError(f"--part={chosen.part} is one program of a study; leave out --publish and --workers")
+        raise UserError(f"--part={chosen.part} is one program; leave out --publish and --workers")
     publishing.check(chosen.publish, chosen.preset, options.parse_seeds(chosen.seeds or "1"))
     if chosen.world != WORLD:
         return run_task(chosen, console)

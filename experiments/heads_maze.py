@@ -3,7 +3,8 @@
 The log: `MAZES` mazes with `STEPS` steps each, by a policy that takes the optimal action half of the time and a uniform
 one else; who reaches the goal starts anew in the same maze. A Q-network of all five actions learns from it by
 Q-learning (target max) or SARSA (the logged next action), with a target network that is copied every `COPY` updates; or
-from the optimal values themselves, as labels. The mazes may be dealt to variants of the rules that one network learns.
+from the optimal values themselves, as labels. The mazes may be dealt to variants of the rules that one network learns,
+and CQL's term may hold down the values of actions that the log does not have: alpha (log sum_a exp Q(s, a) - Q(s, a)).
 Truth is value iteration on other mazes: the regret of the greedy policy, the error of its values, and how much of the
 optimal value a linear map of the frozen last hidden layer explains. Numbers of `Numbers` are traced, so that arms that
 differ in them, and seeds, train in one program.
@@ -41,6 +42,7 @@ class Numbers(NamedTuple):
     centred: Any  # 1: around 0, 0: above 0, as in the paper
     slip: Any  # probability of a random action in place of the chosen one
     teleport: Any
+    conservative: Any = 0.0  # alpha, the weight of CQL's term
 
 
 class Program(NamedTuple):
@@ -52,6 +54,7 @@ class Program(NamedTuple):
     updates: int
     batch: int
     tasks: int = 1  # variants of the rules
+    conservative: bool = False  # whether there is CQL's term
 
     @property
     def sarsa(self) -> bool:
@@ -230,6 +233,13 @@ def td_loss(
     return jnp.mean(head.loss(*compared(head, net, weights, target, rows, support, aim), support))
 
 
+def conservatism(head: ValueHead, net: nets.Network, weights: Tree, rows: Log, support: Any) -> Array:
+    """CQL's term (Kumar et al. 2020, arXiv 2006.04779, equation 4): all actions' values over that of the logged one."""
+    q = head.decode(logits_of(net, weights, rows.obs), support)
+    logged = jnp.take_along_axis(q, rows.action[:, None], axis=-1)[:, 0]
+    return jnp.mean(jax.nn.logsumexp(q, axis=-1) - logged)
+
+
 def support_of(head: heads.HeadConfig, numbers: Numbers) -> Any:
     """The traced ends; nothing for heads without a support."""
     ends = Support(jnp.float32(numbers.low), jnp.float32(numbers.high))
@@ -249,9 +259,15 @@ def learn(program: Program, key: Key, numbers: Numbers, task: Task) -> Learnt:
         index = jax.random.randint(jax.random.fold_in(batch_key, step), (program.batch,), 0, len(rows.action))
         return jax.tree.map(lambda x: x[index], rows)
 
+    def loss(weights: Tree, target: Tree, rows: Log) -> Array:
+        fit = td_loss(head, net, weights, target, rows, support, program.target)
+        if not program.conservative:
+            return fit
+        return fit + numbers.conservative * conservatism(head, net, weights, rows, support)
+
     def update(carry: tuple, step: Array) -> tuple[tuple, None]:
         weights, target, state = carry
-        gradient = jax.grad(lambda w: td_loss(head, net, w, target, batch(step), support, program.target))(weights)
+        gradient = jax.grad(lambda w: loss(w, target, batch(step)))(weights)
         change, state = adam.update(gradient, state)
         weights = jax.tree.map(lambda w, c: w - numbers.rate * c, weights, change)
         target = jax.tree.map(lambda t, w: jnp.where((step + 1) % COPY == 0, w, t), target, weights)

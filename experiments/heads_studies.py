@@ -56,6 +56,8 @@ class Config:
     """Points of a regression, all to be remembered."""
     tasks: int = field(default=1, metadata={"later": True})
     """Variants of the maze that one network learns; in each, actions make other moves."""
+    conservative: float = field(default=0.0, metadata={"later": True})
+    """Weight alpha of CQL's term; 0 for none."""
     rate: float = field(default=0.0, metadata={"later": True})
     """Adam's step size; 0 for the one that was tuned for the head."""
 
@@ -136,6 +138,7 @@ FACTORS = (0.5, 1.0, 2.0, 5.0, 10.0)
 NOISES = {True: (0.0, 1.0, 3.0), False: (0.0, 1.0, 1.5)}
 DEPTHS, UNITS = (1, 2, 4, 6), (16, 64, 128)
 RIVALS = ("mse", "two_hot", "hl_gauss")
+ALPHAS = (0.1, 0.3, 1.0)  # of CQL's term: the paper's
 TASKS, SIZES = 8, ((2, 16), (2, 64), (2, 128), (4, 64), (6, 64))  # layers and units
 
 
@@ -247,6 +250,11 @@ STUDIES = _each_once(
             "optimal values given as labels, as a search gives them",
             tuple(arm(head, target="labels") for head in TUNED[SHIFTS]),
         ),
+        Study(
+            "conservative",
+            "CQL's term, by its weight",
+            tuple(arm(head, conservative=alpha) for head in RIVALS for alpha in ALPHAS),
+        ),
         Study("online", "DQN, whose data are its own", tuple(arm(head, ONLINE) for head in ALL)),
     )
 )
@@ -262,7 +270,8 @@ def program(one: Arm, config: Config) -> heads_maze.Program | heads_shifts.Progr
         return heads_online.Program(head, config.hidden, config.updates, config.batch)
     if one.problem in MOVING:
         return heads_shifts.Program(head, config.hidden, config.updates, config.batch, config.points)
-    return heads_maze.Program(head, config.hidden, config.target, config.updates, config.batch, config.tasks)
+    term = config.conservative > 0
+    return heads_maze.Program(head, config.hidden, config.target, config.updates, config.batch, config.tasks, term)
 
 
 def ends(config: Config) -> tuple[float, float]:
@@ -274,7 +283,8 @@ def ends(config: Config) -> tuple[float, float]:
 def numbers(config: Config, rate: float) -> heads_maze.Numbers:
     """What members of a program differ in."""
     teleport = procmaze.teleport(heads_maze.SIZE) if config.teleport else 0.0
-    return heads_maze.Numbers(rate, *ends(config), config.noise, float(config.centred), config.slip, teleport)
+    chance = (config.noise, float(config.centred), config.slip, teleport)
+    return heads_maze.Numbers(rate, *ends(config), *chance, config.conservative)
 
 
 def multiple(studies: Sequence[Study]) -> int:

@@ -1,5 +1,5 @@
-"""The claims about one network for many variants of the maze, and about values that are given as labels. Margins are
-fixed here, before the runs that are reported."""
+"""The claims about one network for many variants of the maze, about values that are given as labels, and about CQL's
+term. Margins are fixed here, before the runs that are reported."""
 
 from __future__ import annotations
 
@@ -114,4 +114,30 @@ def _labels() -> tuple[Claim, ...]:
     )
 
 
-CLAIMS = (*_tasks(), *_labels())
+def _conservative() -> tuple[Claim, ...]:
+    claim = functools.partial(claimed, study="conservative", source=PAPER.format("figure 8, CQL on Wordle"))
+    of = {head: [arm(head, conservative=alpha) for alpha in studies.ALPHAS] for head in studies.RIVALS}
+    gauss = [[one.needed] for one in of["hl_gauss"]]
+    two_hot = [[one.needed] for one in of["two_hot"]]
+    return (
+        *(
+            claim(
+                f"conservative-{alpha:g}-gauss-beats-mse",
+                words=f"with CQL's term at a weight of {alpha:g}, HL-Gauss scores above squared error",
+                needs=(ours, theirs),
+                statistic=SCORES.format("hl_gauss minus mse"),
+                evidence=above("score_last", ours.needed, theirs.needed),
+            )
+            for alpha, ours, theirs in zip(studies.ALPHAS, of["hl_gauss"], of["mse"], strict=True)
+        ),
+        claim(
+            "conservative-gauss-beats-two-hot",
+            words=f"with CQL's term, HL-Gauss scores above two-hot, over {len(studies.ALPHAS)} weights of it",
+            needs=(*of["hl_gauss"], *of["two_hot"]),
+            statistic=SCORES.format("hl_gauss minus two_hot, each a mean over weights"),
+            evidence=above_mean("score_last", gauss, two_hot),
+        ),
+    )
+
+
+CLAIMS = (*_tasks(), *_labels(), *_conservative())

@@ -4,8 +4,8 @@ Three small problems: regression on targets that move (experiments/heads_shifts.
 log of random mazes whose values are known (experiments/heads_maze.py), and DQN in such mazes
 (experiments/heads_online.py). Studies: plasticity, memory (the same of more points, at given step sizes), heads,
 targets (SARSA against Q-learning), one_sided (a public implementation's fault), bins, support, noise, transitions,
-scaling, tasks (one network for many variants of the maze), labels (optimal values given), online. Without options all
-of them are made. What has finished is found again, and the same command makes the rest.
+scaling, tasks (one network for many variants of the maze), labels (optimal values given), conservative (CQL's term),
+online. Without options all of them are made. What has finished is found again, and the same command makes the rest.
 
 Each head has its own step size, the best of five on tuning seeds at the base setting: --tune shows them all, and with
 --publish writes that table, results/value_heads/tuning.csv, or with --only the part of it that these studies read. Rows
@@ -78,6 +78,7 @@ SETTINGS = (
     "units",
     "rate",
     "tasks",
+    "conservative",
 )
 MEASURED = ("value_error", "value_bias", "probe", "error_mean", *ERRORS)
 # Of the maze's last batches, where the head has them; rows from before have none.
@@ -96,7 +97,7 @@ class Options:
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large, an accelerator)."""
     only: str = ""
     """Make only these studies, with commas between: plasticity, memory, heads, targets, one_sided, bins, support,
-    noise, transitions, scaling, tasks, labels, online; by default all."""
+    noise, transitions, scaling, tasks, labels, conservative, online; by default all."""
     seeds: str = ""
     """How many seeds, from 0 on (8), or a range (4:14, the published ones); by default the published
     ones; 0 alone with --preset=smoke."""

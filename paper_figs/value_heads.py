@@ -1,9 +1,9 @@
 """Value heads: shifting targets, all heads with probes, offline and online, SARSA, the one-sided fault, bins, supports,
-noise, size."""
+noise, size, many variants, labels, CQL's term."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,9 @@ def draw(results: Path) -> dict[str, Figure]:
             "noise": _noise(maze),
             "transitions": _transitions(maze),
             "scaling": _scaling(maze),
+            "tasks": _tasks(maze),
+            "conservative": _conservative(maze),
+            "labels": _heads(maze, "labels", "from optimal values as labels"),
         }
         figures |= {f"{EXPERIMENT}/{name}{end}": figure for name, figure in drawn.items()}
     return {name: figure for name, figure in figures.items() if figure is not None}
@@ -244,6 +247,21 @@ def _noise(rows: pd.DataFrame) -> Figure | None:
     return _finish(figure, panels[0], mine, "uniform noise on the logged rewards")
 
 
+def _conservative(rows: pd.DataFrame) -> Figure | None:
+    if not (_has(rows, "conservative") and _has(rows, "heads")):
+        return None
+    figure = Figure(figsize=SMALL, layout="constrained")
+    axes = figure.subplots()
+    for at, head in enumerate(studies.RIVALS):
+        arms = [studies.arm(head), *(studies.arm(head, conservative=alpha) for alpha in studies.ALPHAS)]
+        _line(axes, rows, arms, [place + 0.06 * at for place in range(len(arms))])
+    axes.set_xticks(range(len(studies.ALPHAS) + 1), ["none", *(f"{alpha:g}" for alpha in studies.ALPHAS)])
+    axes.set_xlabel("weight of CQL's term")
+    axes.set_ylabel(SCORE)
+    mine = rows[rows["settings"].isin([one.settings for one in STUDIES["conservative"].arms])]
+    return _finish(figure, axes, mine, "Q-learning on a log of mazes, with CQL's term")
+
+
 def _transitions(rows: pd.DataFrame) -> Figure | None:
     if not _has(rows, "transitions"):
         return None
@@ -262,17 +280,37 @@ def _transitions(rows: pd.DataFrame) -> Figure | None:
 def _scaling(rows: pd.DataFrame) -> Figure | None:
     if not (_has(rows, "scaling") and _has(rows, "heads")):
         return None
+    units = sorted({*studies.UNITS, 64})
+    return _by_size(rows, "scaling", studies.of_size, studies.DEPTHS, units, "depth and width of the Q-network")
+
+
+def _tasks(rows: pd.DataFrame) -> Figure | None:
+    if not _has(rows, "tasks"):
+        return None
+    depths, units = (sorted({size[i] for size in studies.SIZES if size[1 - i] == (64, 2)[i]}) for i in (0, 1))
+    words = f"one Q-network for {studies.TASKS} variants of the maze, in each of which actions make other moves"
+    return _by_size(rows, "tasks", studies.of_tasks, depths, units, words)
+
+
+def _by_size(
+    rows: pd.DataFrame,
+    study: str,
+    make: Callable[[str, int, int], Arm],
+    depths: Sequence[int],
+    units: Sequence[int],
+    words: str,
+) -> Figure:
+    """Scores over the depth and the width of the network."""
     figure = Figure(figsize=WIDE, layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for head in ("mse", "hl_gauss"):
-        _line(panels[0], rows, [studies.of_size(head, n, 64) for n in studies.DEPTHS], studies.DEPTHS)
-        units = sorted({*studies.UNITS, 64})
-        _line(panels[1], rows, [studies.of_size(head, 2, n) for n in units], units)
-    panels[0].set_xticks(studies.DEPTHS)
+        _line(panels[0], rows, [make(head, n, 64) for n in depths], depths)
+        _line(panels[1], rows, [make(head, 2, n) for n in units], units)
+    panels[0].set_xticks(depths)
     panels[0].set_xlabel("hidden layers of 64 units")
     panels[1].set_xscale("log", base=2)
     panels[1].set_xticks(units, [str(n) for n in units])
     panels[1].set_xlabel("units of two hidden layers")
     panels[0].set_ylabel(SCORE)
-    mine = rows[rows["settings"].isin([one.settings for one in STUDIES["scaling"].arms])]
-    return _finish(figure, panels[0], mine, "depth and width of the Q-network")
+    mine = rows[rows["settings"].isin([one.settings for one in STUDIES[study].arms])]
+    return _finish(figure, panels[0], mine, words)

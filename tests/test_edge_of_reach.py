@@ -1,7 +1,6 @@
 """The box's agents, studies, claims and command."""
 
 import dataclasses
-import functools
 import os
 import subprocess
 import sys
@@ -43,8 +42,7 @@ from jaxrl_suite.train import rundir
 from jaxrl_suite.types import Transition
 from paper_figs import edge_of_reach as figures
 
-GAMMA = 0.9
-MASK = functools.partial(box.edge, k=3)
+GAMMA, K = 0.9, 3
 GRID = box.Grid(jnp.arange(25.0).reshape(5, 5), jnp.float32(8.0))
 
 
@@ -52,7 +50,7 @@ class Learner:
     """What the box's ideas read of a learner."""
 
     def __init__(self, **hypers):
-        self.hypers = box_agent.Hypers(gamma=GAMMA, **hypers)
+        self.hypers = box_agent.Hypers(gamma=GAMMA, **{"horizon": K, **hypers})
 
 
 def state(**hypers):
@@ -67,7 +65,7 @@ def batch():
 
 
 def relabelled(**hypers):
-    return box_agent.patches(MASK)(None, state(**hypers), batch(), jax.random.key(0))
+    return box_agent.patched(None, state(**hypers), batch(), jax.random.key(0))
 
 
 # --- patches ---
@@ -106,6 +104,26 @@ def test_each_member_is_paid_by_its_own_field():
         np.testing.assert_allclose(prediction.reward, box.reward(box.at(distance, width), obs + action), rtol=1e-6)
 
 
+def test_the_edge_is_that_of_the_members_own_rollouts():
+    share = lambda k: float(box_agent.watched(None, state(horizon=k), batch(), jax.random.key(0))["edge_targets"])  # noqa: E731
+    assert [share(k) for k in (1, 2, 3, 4)] == [0.0, 0.25, 0.25, 0.0]  # 2 < |s'| <= 3, 3 < |s'| <= 4, ...
+
+
+@pytest.mark.parametrize("k", [1, 4, 20, 30])
+def test_of_a_rollout_only_the_members_own_steps_are_left_each_as_often(k):
+    rollouts = 400
+    row = jnp.arange(30.0 * rollouts).reshape(30, rollouts)
+    rollout = Transition(jnp.stack([row, -row], -1), row[..., None], row, jnp.ones_like(row), jnp.stack([row, row], -1))
+    kept, _ = box_agent.shortened(None, state(horizon=k), rollout, row >= 0, jax.random.key(0))
+    np.testing.assert_array_equal(kept.reward[:k], row[:k])  # the first k steps stay where they are
+    np.testing.assert_array_equal(kept.reward % rollouts, row % rollouts)  # every row is of its own rollout
+    np.testing.assert_array_equal(kept.obs, jnp.stack([kept.reward, -kept.reward], -1))  # and whole
+    np.testing.assert_array_equal(kept.action[..., 0], kept.reward)
+    counts = np.bincount(np.asarray(kept.reward // rollouts, int).ravel(), minlength=30)
+    assert not counts[k:].any()
+    np.testing.assert_allclose(counts[:k], 30 * rollouts / k, rtol=0.15)
+
+
 # --- probes ---
 def test_a_shell_holds_the_states_of_its_reach_on_all_sides():
     obs = np.asarray(box_probes.shell(jax.random.key(0), jnp.int32(4)))
@@ -135,6 +153,31 @@ def test_members_of_a_group_differ_in_traced_numbers_only():
             configs = [arm.config("quick") for arm in group]
             assert len({dataclasses.replace(config, **dict.fromkeys(traced, 0.0)) for config in configs}) == 1
             assert len({config.diversity > 0 for config in configs}) == 1  # zero is another program
+
+
+def test_all_studies_are_trained_by_few_programs_each_member_once():
+    chosen = edge_of_reach.Options(episodes=edge_of_reach.EPISODES)
+    groups = edge_of_reach.groups_of(list(STUDIES.values()), chosen)
+    assert len(groups) == 9
+    ids = [run_id for group in groups for run_id in group.run_ids]
+    assert len(ids) == len(set(ids)) == sum(study.seeds * len(study.arms) for study in STUDIES.values())
+    assert groups[0].cost > groups[-1].cost  # the longest first, so that no process is left alone with it
+
+
+def test_studies_share_programs_and_find_each_others_rows(tmp_path):
+    chosen = edge_of_reach.Options(preset="smoke", out=tmp_path, episodes=edge_of_reach.EPISODES, seeds="2")
+    methods, horizons = STUDIES["methods"], STUDIES["horizons"]
+    both, alone = (edge_of_reach.groups_of(wanted, chosen) for wanted in ([methods, horizons], [methods]))
+    assert len(both) == len(alone) == 3
+    ids = [run_id for group in both for run_id in group.run_ids]
+    (folder := tmp_path / "edge_of_reach").mkdir()
+    rundir.upsert_rows(folder / "summary.csv", [{"run_id": run_id} for run_id in ids[:-1]], ["run_id"])
+    assert [edge_of_reach._made(group, chosen) for group in both] == [True, True, False]
+    rundir.upsert_rows(folder / "summary.csv", [{"run_id": ids[-1]}], ["run_id"])
+    assert all(edge_of_reach._made(group, chosen) for group in (*both, *alone))
+    parts = [{row["run_id"] for row in edge_of_reach.rows_of(study, both, chosen)} for study in (methods, horizons)]
+    assert [len(part) for part in parts] == [2 * len(methods.arms), 2 * len(horizons.arms)]
+    assert not parts[0] & parts[1] and parts[0] | parts[1] == set(ids)
 
 
 def test_every_claim_rests_on_a_study_that_its_command_makes():
@@ -187,8 +230,7 @@ def run(monkeypatch, *words):
         ("--world=pendulun", "did you mean pendulum"),
         ("--workers=0", "between 1 and"),
         ("--workers=2 --fresh", "one process"),
-        ("--only=methods --part=9", "give 1 to 3"),
-        ("--part=1", "one study"),
+        ("--only=methods --part=9", "there are 3 programs"),
         ("--only=methods --part=1 --workers=2", "leave out --publish and --workers"),
         ("--world=hopper --part=1", "--part is for --world=box"),
     ],
@@ -208,7 +250,7 @@ def test_a_study_of_ones_own_cannot_be_published(monkeypatch, capsys, tmp_path):
     "words", ["--preset=smoke --only=methods,diversity", "--preset=smoke --methods=base,ravl --distance=8,9 --seeds=2"]
 )
 def test_processes_are_told_to_train_the_very_groups(monkeypatch, tmp_path, words):
-    """Every group of the command is the only one of the command that a process of its own gets."""
+    """Every program of the command is one that a process of its own is told to make."""
     handed = []
     monkeypatch.setattr(at_once, "work_off", lambda runs, workers, console: handed.extend(runs) or 130)
     assert run(monkeypatch, *words.split(), "--workers=2", f"--out={tmp_path}") == 130
@@ -217,8 +259,7 @@ def test_processes_are_told_to_train_the_very_groups(monkeypatch, tmp_path, word
         chosen = options.parse(edge_of_reach.Options, tasks.words(each.task)[2:], edge_of_reach.Options(), "test", "")
         assert chosen.workers == 1 and not chosen.publish and chosen.out == tmp_path
         chosen = dataclasses.replace(chosen, episodes=chosen.episodes or edge_of_reach.EPISODES)
-        (study,) = edge_of_reach.chosen_studies(chosen)
-        (group,) = edge_of_reach.groups_of(study, chosen)
+        group = edge_of_reach.groups_of(edge_of_reach.chosen_studies(chosen), chosen)[chosen.part - 1]
         assert (group.id, group.label, tuple(group.run_ids)) == (each.group, each.label, each.run_ids)
         groups.append(group.id)
     assert len(groups) == len(set(groups)) > 1
@@ -403,7 +444,7 @@ def test_from_runs_to_published_figures(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(publishing, "RESULTS", results)
     assert run(monkeypatch, *words, "--publish") == 0
     said = capsys.readouterr().out
-    assert "has finished before" in said
+    assert "1 of 1 programs: nothing to train" in said
     folder = results / "edge_of_reach"
     rows = rundir.read_rows(folder / "summary.csv")
     assert sorted((row["algo"], row["seed"]) for row in rows) == [

@@ -173,6 +173,28 @@ def test_one_network_learns_all_variants(task):
     assert np.abs(learnt.q[-1] - q).max() > 1e-3
 
 
+def test_cqls_term_pushes_all_actions_down_but_the_logged_one_up(task):
+    """Its gradient by Q of a row is the softmax of Q, less one at the logged action."""
+    rows = jax.tree.map(lambda x: x[:6], task.log)
+    head, tabular = (
+        heads.make("mse"),
+        heads_maze.network(heads_maze.Program(heads.HeadConfig("mse"), (), "max", 5, 8), 1),
+    )
+    q = jax.random.normal(jax.random.key(3), (6, 5))
+    net = tabular._replace(apply=lambda weights, obs: {"q": weights})
+    found = jax.grad(lambda q: heads_maze.conservatism(head, net, q, rows, ()))(q)
+    expected = (jax.nn.softmax(q, axis=-1) - jax.nn.one_hot(rows.action, 5)) / 6
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_members_own_weight_holds_its_values_down(task):
+    program = heads_maze.Program(heads.HeadConfig("mse"), (32,), "max", 500, 64, conservative=True)
+    numbers = jax.tree.map(lambda x: jnp.float32(x) * jnp.ones(2), NUMBERS)._replace(conservative=jnp.array([0.0, 5.0]))
+    q = jax.jit(jax.vmap(partial(heads_maze.learn, program), (None, 0, None)))(jax.random.key(0), numbers, task).q
+    gap = [float((jnp.max(each, axis=-1) - jnp.mean(each, axis=-1)).mean()) for each in q[:, -1]]
+    assert gap[1] > gap[0] + 0.3  # logged actions, the best ones more often than others, stand out
+
+
 def test_labels_are_the_true_values_of_what_was_done(task):
     log, cells = task.log, heads_maze.SIZE**2
     player, goal = (np.asarray(log.obs.reshape(-1, cells, 4)[..., i]).argmax(-1) for i in (0, 1))
