@@ -189,6 +189,12 @@ def shard_rows(dataset: Tree, devices: Devices, rows: int | None = None) -> Any:
 
 
 # --- Within a traced program ---
+def alone() -> bool:
+    """Whether the program is traced for a single device."""
+    devices = _IN_USE.value
+    return devices is None or devices.mesh.size == 1
+
+
 def shards() -> int:
     """Shards that rows are drawn from locally; 1 where sampling is global."""
     devices = _IN_USE.value

@@ -60,7 +60,7 @@ class Config(dyna.Config):
 
 PRESETS = {
     "smoke": Config(**short.SMOKE, cql_weight=1.0, samples=2),
-    "quick": Config(**short.QUICK, cql_weight=1.0, samples=2),
+    "quick": Config(**short.QUICK, cql_weight=1.0, samples=4),
     "paper": Config(),
 }
 

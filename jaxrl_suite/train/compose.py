@@ -23,6 +23,7 @@ from jaxrl_suite.types import Array, Metrics, Phase, Tree
 # For programs that run once: a third of the time to compile them. Random numbers are the same to the bit; sums, such as
 # the means that a model's fit begins with, are not.
 ONCE = {"xla_backend_optimization_level": 1}
+CACHED = 4 * 2**20  # bytes of state that members have which a CPU is to update side by side: about what its caches hold
 
 
 class Population(NamedTuple):
@@ -69,6 +70,29 @@ def _each(function: Callable, axes: tuple, members: int) -> Callable:
     return alone
 
 
+def together(state: Tree, members: int) -> int:
+    """How many members to update side by side, a divisor of all of them.
+
+    An accelerator, and a mesh, want all. A core has no use for that, and is up to a third faster when it takes as many
+    as its caches hold, tick after tick, and then the next ones.
+    """
+    if jax.default_backend() != "cpu" or not mesh.alone():
+        return members
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    fit = max(1, CACHED * members // max(1, size))
+    return max(block for block in range(1, min(fit, members) + 1) if members % block == 0)
+
+
+def _in_turn(update: Callable, state: Tree, data: Any, members: int) -> tuple[Tree, Metrics]:
+    """`update` of all members, in blocks of as many as go well `together`."""
+    block = together(state, members)
+    if block == members:
+        return _each(update, (0, None), members)(state, data)
+    blocks = jax.tree.map(lambda leaf: leaf.reshape(members // block, block, *leaf.shape[1:]), state)
+    found = jax.lax.map(lambda mine: _each(update, (0, None), block)(mine, data), blocks)
+    return jax.tree.map(lambda leaf: leaf.reshape(members, *leaf.shape[2:]), found)
+
+
 def population(phase: Phase) -> Phase:
     """The phase for members that differ in key, hyper-parameters and previous result, and share offline data.
 
@@ -84,10 +108,11 @@ def population(phase: Phase) -> Phase:
         return Population(jax.tree.map(_strong, members), jnp.zeros(key.shape[0], bool))
 
     def update(state: Population, data: Any) -> tuple[Population, Metrics]:
-        update = _each(phase.update, (0, 0 if on_host else None), state.diverged.shape[0])
-        members, metrics = update(state.members, mesh.unpadded(data))
+        number, rows = state.diverged.shape[0], mesh.unpadded(data)
         if on_host:
+            members, metrics = _each(phase.update, (0, 0), number)(state.members, rows)
             return Population(members, state.diverged | ~_finite(metrics)), metrics
+        members, metrics = _in_turn(phase.update, state.members, rows, number)
         diverged = state.diverged | ~_finite((members, metrics))
         return Population(_keep(diverged, state.members, members), diverged), metrics
 
