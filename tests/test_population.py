@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from support import random_data
 
+from jaxrl_suite import mesh
 from jaxrl_suite.algorithms import bc, ravl
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import registry
-from jaxrl_suite.train import members
+from jaxrl_suite.train import compose, members
 from jaxrl_suite.train.compose import chunk, population
 from jaxrl_suite.types import Phase
 
@@ -98,6 +99,35 @@ def test_with_diversity_a_row_equals_the_solo_run_for_the_first_hundred_updates(
             np.testing.assert_allclose(a[0], b[0], rtol=1e-5, atol=1e-4, err_msg=name)
     for name, value in alone.items():
         np.testing.assert_allclose(metrics[name][0], value[0], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_members_that_take_turns_learn_as_they_do_side_by_side(algorithm, data, models, four, block, monkeypatch):
+    """A CPU takes as many at once as its caches hold; these four fit, so that less is said to fit here."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(four[0].members)) / 4
+    monkeypatch.setattr(compose, "CACHED", int(block * size) + 64)
+    state, metrics, _ = agent_after_a_tick(algorithm, data, SEEDS, models)
+    assert compose.together(state.members, 4) == block
+    for a, b in zip(jax.tree.leaves(state.members.agent), jax.tree.leaves(four[0].members.agent), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-12)
+    for name, values in four[1].items():
+        np.testing.assert_allclose(metrics[name], values, rtol=1e-5, err_msg=name)
+
+
+def test_blocks_divide_the_members_and_accelerators_take_all_at_once(monkeypatch):
+    state = {"weights": jnp.zeros((12, 1024), jnp.float32), "key": jax.random.split(jax.random.key(0), 12)}
+    own = 4096 + 8
+    for fit, block in ((0.5, 1), (1, 1), (4.9, 4), (5, 4), (6.1, 6), (11.9, 6), (12, 12), (100, 12)):
+        monkeypatch.setattr(compose, "CACHED", int(fit * own))
+        assert compose.together(state, 12) == block, fit
+    monkeypatch.setattr(compose, "CACHED", 1)
+    with mesh._IN_USE(mesh.make(1, 1)):
+        assert compose.together(state, 12) == 1
+    monkeypatch.setattr(mesh, "alone", lambda: False)
+    assert compose.together(state, 12) == 12
+    monkeypatch.undo()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert compose.together({"weights": jnp.zeros((2, 10**7))}, 2) == 2
 
 
 def test_four_cost_at_most_4_2_times_the_flops_of_one(four, solo):
