@@ -132,6 +132,10 @@ def test_the_best_step_size_of_each_head_is_taken_and_claimed_about(tmp_path, mo
     monkeypatch.setattr(heads_offline_claims, "rates", lambda: rates(path))
     (claim,) = heads_offline_claims._tuned()  # of the others the table knows nothing
     assert [need.settings for need in claim.needs] == ["head=hl_gauss critic_lr=0.003", ""]
+    path.write_text("\n".join([*lines, *(line.replace("iql", "edac") for line in lines[1:])]))
+    both = heads_offline_claims._tuned()
+    assert [one.id.rpartition("-")[2] for one in both] == ["iql", "edac"]
+    assert both[0].family == claim.family != both[1].family  # so that verdicts that are published stay
 
 
 def test_gains_are_those_after_half_of_the_updates_over_tasks_and_seeds_that_finished_all():
