@@ -158,12 +158,13 @@ def shortened(
 ) -> tuple[Transition, Metrics]:
     """Rollouts of the member's own k steps: each later row is a copy of one of the first k of its rollout, at random.
 
-    So a row of a batch comes from each of the first k steps as likely as from any other, and from none after them.
+    So a row of a batch comes from each of the first k steps as likely as from any other, and from none after them. All
+    rows are valid, because the box never terminates.
     """
-    k, shape = state.agent.hypers.horizon, valid.shape
-    own = jnp.broadcast_to(jnp.arange(shape[0])[:, None], shape)
-    chosen = jnp.where(own < k, own, jax.random.randint(key, shape, 0, k))
-    return jax.tree.map(lambda leaf: jax.vmap(lambda row, at: row[at], (1, 1), 1)(leaf, chosen), rollout), {}
+    k, (steps, rollouts) = state.agent.hypers.horizon, valid.shape
+    own = jnp.arange(steps)[:, None]
+    chosen = jnp.where(own < k, own, jax.random.randint(key, (steps, rollouts), 0, k))
+    return jax.tree.map(lambda leaf: leaf[chosen, jnp.arange(rollouts)], rollout), {}
 
 
 def edge_of(state: State) -> edge.Mask:

@@ -4,79 +4,89 @@ term. Margins are fixed here, before the runs that are reported."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 from experiments import heads_studies as studies
 from experiments.heads_claims import OURS, PAPER, SCORE, SCORES, claimed
 from experiments.heads_studies import TASKS, Arm, arm, of_size, of_tasks
-from jaxrl_suite.report.claims import Claim, Evidence, Rows, above, above_mean, level
+from jaxrl_suite.report.claims import Claim, above, above_mean, level
 
 SMALL, USUAL, LARGE, DEEP = (2, 16), (2, 64), (2, 128), (6, 64)  # layers and units
-GAPS = "half of the mean difference over seeds between {}, last scores, 95% t-interval"
-
-
-def _gap(ours: tuple[Arm, Arm], theirs: tuple[Arm, Arm]) -> Callable[[Rows], Evidence]:
-    """The mean score of two arms above that of two others: half a difference of differences."""
-    return above_mean("score_last", *([[one.needed] for one in pair] for pair in (ours, theirs)))
+Arms = tuple[Arm, Arm]
 
 
 def _tasks() -> tuple[Claim, ...]:
-    claim = functools.partial(claimed, study="tasks")
     mse, gauss = ({size: of_tasks(head, *size) for size in studies.SIZES} for head in ("mse", "hl_gauss"))
+    alone = {head: of_size(head, *LARGE) for head in ("mse", "hl_gauss")}
     one = f"where one network learns {TASKS} variants,"
     paper = PAPER.format("figures 6 and 7, many variants of a game")
-    wide, narrow = (gauss[LARGE], mse[SMALL]), (mse[LARGE], gauss[SMALL])
-    deep, usual = (gauss[DEEP], mse[USUAL]), (mse[DEEP], gauss[USUAL])
-    many, single = (gauss[LARGE], of_size("mse", *LARGE)), (mse[LARGE], of_size("hl_gauss", *LARGE))
+
+    def pair(name: str, words: str, better: Arm, worse: Arm, what: str, least: float = 0.0) -> Claim:
+        return claimed(
+            f"tasks-{name}",
+            "tasks",
+            f"{one} {words}",
+            paper,
+            (better, worse),
+            statistic=SCORES.format(what),
+            evidence=above("score_last", better.needed, worse.needed, least),
+        )
+
+    def gap(name: str, words: str, ours: Arms, theirs: Arms, what: str, study: str = "tasks", of: str = paper) -> Claim:
+        return claimed(
+            f"tasks-{name}",
+            study,
+            words,
+            of,
+            (*ours, *theirs),
+            statistic=f"half of the mean difference over seeds between {what}, last scores, 95% t-interval",
+            evidence=above_mean("score_last", *([[each.needed] for each in arms] for arms in (ours, theirs))),
+        )
+
     return (
-        claim(
-            "tasks-gauss-beats-mse",
-            words=f"{one} HL-Gauss scores above squared error with the widest network (2x128)",
-            source=paper,
-            needs=(gauss[LARGE], mse[LARGE]),
-            statistic=SCORES.format("hl_gauss minus mse"),
-            evidence=above("score_last", gauss[LARGE].needed, mse[LARGE].needed),
+        pair(
+            "gauss-beats-mse",
+            "HL-Gauss scores above squared error with the widest network (2x128)",
+            gauss[LARGE],
+            mse[LARGE],
+            "hl_gauss minus mse",
         ),
-        claim(
-            "tasks-width-gains-gauss",
-            words=f"{one} HL-Gauss scores more with the widest network (2x128) than with the narrowest (2x16)",
-            source=paper,
-            needs=(gauss[LARGE], gauss[SMALL]),
-            statistic=SCORES.format("2x128 minus 2x16"),
-            evidence=above("score_last", gauss[LARGE].needed, gauss[SMALL].needed),
+        pair(
+            "width-gains-gauss",
+            "HL-Gauss scores more with the widest network (2x128) than with the narrowest (2x16)",
+            gauss[LARGE],
+            gauss[SMALL],
+            "2x128 minus 2x16",
         ),
-        claim(
-            "tasks-width-gains-gauss-more",
-            words=f"{one} eight times the width (2x128 for 2x16) gains HL-Gauss more than squared error",
-            source=paper,
-            needs=(*wide, *narrow),
-            statistic=GAPS.format("what width gains hl_gauss and what it gains mse"),
-            evidence=_gap(wide, narrow),
+        gap(
+            "width-gains-gauss-more",
+            f"{one} eight times the width (2x128 for 2x16) gains HL-Gauss more than squared error",
+            (gauss[LARGE], mse[SMALL]),
+            (mse[LARGE], gauss[SMALL]),
+            "what width gains hl_gauss and what it gains mse",
         ),
-        claim(
-            "tasks-depth-costs-mse",
-            words=f"{one} six hidden layers in place of two cost squared error more than {SCORE:g} points",
-            source=paper,
-            needs=(mse[USUAL], mse[DEEP]),
-            statistic=SCORES.format(f"2x64 minus 6x64, less {SCORE:g}"),
-            evidence=above("score_last", mse[USUAL].needed, mse[DEEP].needed, SCORE),
+        pair(
+            "depth-costs-mse",
+            f"six hidden layers in place of two cost squared error more than {SCORE:g} points",
+            mse[USUAL],
+            mse[DEEP],
+            f"2x64 minus 6x64, less {SCORE:g}",
+            SCORE,
         ),
-        claim(
-            "tasks-depth-costs-gauss-less",
-            words=f"{one} six hidden layers in place of two cost HL-Gauss less than squared error",
-            source=paper,
-            needs=(*deep, *usual),
-            statistic=GAPS.format("what depth changes with hl_gauss and with mse"),
-            evidence=_gap(deep, usual),
+        gap(
+            "depth-costs-gauss-less",
+            f"{one} six hidden layers in place of two cost HL-Gauss less than squared error",
+            (gauss[DEEP], mse[USUAL]),
+            (mse[DEEP], gauss[USUAL]),
+            "what depth changes with hl_gauss and with mse",
         ),
-        claim(
-            "tasks-widen-the-gap",
-            study="tasks,scaling",
-            words=f"with 2x128 HL-Gauss is farther above squared error with {TASKS} variants than with one",
-            source=OURS,
-            needs=(*many, *single),
-            statistic=GAPS.format(f"the gaps hl_gauss minus mse with {TASKS} variants and with one"),
-            evidence=_gap(many, single),
+        gap(
+            "widen-the-gap",
+            f"with 2x128 HL-Gauss is farther above squared error with {TASKS} variants than with one",
+            (gauss[LARGE], alone["mse"]),
+            (mse[LARGE], alone["hl_gauss"]),
+            f"the gaps hl_gauss minus mse with {TASKS} variants and with one",
+            "tasks,scaling",
+            OURS,
         ),
     )
 

@@ -73,8 +73,8 @@ def _each(function: Callable, axes: tuple, members: int) -> Callable:
 def together(state: Tree, members: int) -> int:
     """How many members to update side by side, a divisor of all of them.
 
-    An accelerator, and a mesh, want all. A core has no use for that, and is up to a third faster when it takes as many
-    as its caches hold, tick after tick, and then the next ones.
+    An accelerator, and a mesh, want all. A core has no use for that, and is faster when it takes as many as its caches
+    hold, tick after tick, and then the next ones.
     """
     if jax.default_backend() != "cpu" or not mesh.alone():
         return members
