@@ -103,9 +103,9 @@ def make(
     more = lipschitz.added(config.lipschitz, critics.values, more, config.critics)
 
     def init(key: Key, hypers: Hypers, returns: Any) -> State:
-        actor_key, critic_key = jax.random.split(key)
+        actor_key, critic_key, norms_key = jax.random.split(key, 3)
         actor_weights, support = actor.init(actor_key), head.support(returns)
-        critic_weights, norms = constraint.start(critics.init(critic_key, support), jax.random.fold_in(critic_key, 1))
+        critic_weights, norms = constraint.start(critics.init(critic_key, support), norms_key)
         return State(
             actor=actor_weights,
             critic=critic_weights,
@@ -162,7 +162,7 @@ def make(
 
     def update(state: State, batch: Transition, key: Key) -> tuple[State, Metrics]:
         hypers = state.hypers
-        alpha_key, actor_key, target_key = jax.random.split(key, 3)
+        alpha_key, actor_key, target_key, loss_key = jax.random.split(key, 4)
 
         _, log_prob = distributions.sample_and_log_prob(pi(state.actor, batch.obs), alpha_key)
         grads = jax.grad(alpha_loss)(state.log_alpha, log_prob)
@@ -177,7 +177,6 @@ def make(
         state = state._replace(actor=weights, actor_opt=actor_opt)
 
         goal = target(state, batch, target_key)
-        loss_key = jax.random.fold_in(target_key, 1)
         grads, critic_metrics = jax.grad(critic_loss, has_aux=True)(state.critic, state, batch, goal, loss_key)
         weights, critic_opt = adam_step(grads, state.critic_opt, state.critic, hypers.critic_lr)
         weights, norms = constraint.apply(weights, state.norms)

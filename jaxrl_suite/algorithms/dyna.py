@@ -88,17 +88,16 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
     real = config.real
 
     def init(key: Key, hypers: Hypers, data: Dataset, previous: Tree) -> State:
-        agent_key, key = jax.random.split(key)
+        agent_key, key, idea_key, params_key = jax.random.split(key, 4)
         row = jax.tree.map(lambda leaf: leaf[0], data.transitions)
         capacity = config.rollouts * config.horizon * config.retain
-        params = params_of(jax.random.fold_in(agent_key, 2), previous)
-        extra = idea.prepare(model, params, data, jax.random.fold_in(agent_key, 1))
+        params = params_of(params_key, previous)
+        extra = idea.prepare(model, params, data, idea_key)
         return State(ac.init(agent_key, hypers, data.mc_return), params, buffer.empty(row, capacity), key, extra)
 
     def dream(state: State, data: Dataset, key: Key) -> tuple[buffer.Buffer, Metrics]:
         """Branch `rollouts` rollouts of `horizon` steps from states of the data, and insert them."""
-        start_key, rollout_key = jax.random.split(key)
-        amend_key = jax.random.fold_in(key, 2)  # what a split into three would give: 0 and 1 are taken
+        start_key, rollout_key, amend_key = jax.random.split(key, 3)
         rows = buffer.share(buffer.draw(data, start_key, config.rollouts))
         changed = idea.transform(model, state)
         rollout, valid = imagine.imagine(
@@ -120,15 +119,15 @@ def make(spec: Spec, config: Config, ac: ActorCritic, hypers: Hypers, idea: Idea
         return buffer.share(buffer.draw(data.transitions, real_key, real), imagined_rows)
 
     def update(state: State, data: Dataset) -> tuple[State, Metrics]:
-        key, dream_key, learn_key = jax.random.split(state.key, 3)
-        state, adapted = idea.adapt(model, state, data, jax.random.fold_in(dream_key, 1))
+        key, dream_key, learn_key, adapt_key = jax.random.split(state.key, 4)
+        state, adapted = idea.adapt(model, state, data, adapt_key)
         imagined, noted = dream(state, data, dream_key)
         state = state._replace(imagined=imagined, key=key)
 
         def learn(agent: AgentState, key: Key) -> tuple[AgentState, Metrics]:
-            batch_key, update_key = jax.random.split(key)
+            batch_key, update_key, idea_key = jax.random.split(key, 3)
             batch = mixed_batch(state.imagined, data, batch_key)
-            seen = (model, state._replace(agent=agent), batch, jax.random.fold_in(update_key, 1))
+            seen = (model, state._replace(agent=agent), batch, idea_key)
             agent, metrics = ac.update(agent, idea.relabel(*seen), update_key)
             return agent, {**metrics, **idea.measure(*seen)}
 

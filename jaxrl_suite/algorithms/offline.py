@@ -144,15 +144,17 @@ def make(
         key, scan_key = jax.random.split(state.key)
 
         def learn(inner: Tree, key: Key) -> tuple[Tree, Metrics]:
-            return learner.update(inner, draw(state, data, key), jax.random.fold_in(key, 1))
+            row_key, update_key = jax.random.split(key)
+            return learner.update(inner, draw(state, data, row_key), update_key)
 
         def learn_in_turn(inner: Tree, keys: Key) -> tuple[Tree, Metrics]:
             """`delay` updates and what follows the last; a pattern known at compile time, as `vmap` runs both
             branches of a condition."""
             inner, _ = jax.lax.scan(learn, inner, keys[:-1])
-            rows = draw(state, data, keys[-1])
-            inner, metrics = learner.update(inner, rows, jax.random.fold_in(keys[-1], 1))
-            inner, more = learner.delayed(inner, rows, jax.random.fold_in(keys[-1], 2))  # type: ignore[misc]
+            row_key, update_key, delayed_key = jax.random.split(keys[-1], 3)
+            rows = draw(state, data, row_key)
+            inner, metrics = learner.update(inner, rows, update_key)
+            inner, more = learner.delayed(inner, rows, delayed_key)  # type: ignore[misc]
             return inner, {**metrics, **more}
 
         keys = jax.random.split(scan_key, updates_per_tick)

@@ -193,7 +193,7 @@ def cloned(algorithm: Algorithm, ac: ActorCritic, config: Config) -> Algorithm:
             grads = jax.grad(distance)(weights, state.agent, data, key)
             return adam_step(grads, opt, weights, hypers.clone_lr), None
 
-        keys = jax.random.split(jax.random.fold_in(key, 1), config.clone_steps)
+        keys = jax.random.split(jax.random.fold_in(key, 4), config.clone_steps)  # `dyna` splits the key into 0 to 3
         (weights, _), _ = jax.lax.scan(step, (state.agent.actor, ADAM.init(state.agent.actor)), keys)
         return state._replace(agent=state.agent._replace(actor=weights))
 
