@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from experiments.box_agent import QUICK
 from experiments.box_studies import EXPERIMENT, INNER, INNER_LENGTHS, WORLD
-from jaxrl_suite.report.claims import Claim, Needed, above, above_column, level
+from jaxrl_suite.report.claims import Claim, Needed, above, above_column, above_mean, level
 
 SOURCE = "Sims et al. 2024 (arXiv 2402.12527), whose small world is not published in numbers; this one is ours"
 AFTER = f"{SOURCE}; written after the rows were published"
@@ -97,18 +97,24 @@ def _methods(place: str, settings: str, where: str) -> tuple[Claim, ...]:
             )
             for method, name in (("ravl", "RAVL (five diverse critics)"), ("minimum", "the least of five critics"))
         ),
-        *(
-            claim(
-                f"{where}, the critics of {name} differ more at edge-of-reach states than inside",
-                (_run(method, settings),),
-                id=f"box-{place}-{method}-spread",
-                source=SOURCE,
-                statistic="effect size d of the critics' standard deviation at the edge of reach against that inside, "
-                "mean over seeds, 95% t-interval",
-                evidence=level("spread_effect", _run(method, settings)),
-            )
-            for method, name in (("ravl", "RAVL"), ("minimum", "the ensemble without diversity"))
-        ),
+        *_spread(claim, place, settings, where),
+    )
+
+
+def _spread(
+    claim: Callable[..., Claim], place: str, settings: str, where: str, source: str = SOURCE
+) -> tuple[Claim, ...]:
+    return tuple(
+        claim(
+            f"{where}, the critics of {name} differ more at edge-of-reach states than inside",
+            (_run(method, settings),),
+            id=f"box-{place}-{method}-spread",
+            source=source,
+            statistic="effect size d of the critics' standard deviation at the edge of reach against that inside, mean "
+            "over seeds, 95% t-interval",
+            evidence=level("spread_effect", _run(method, settings)),
+        )
+        for method, name in (("ravl", "RAVL"), ("minimum", "the ensemble without diversity"))
     )
 
 
@@ -252,6 +258,37 @@ def _inner_edge() -> tuple[Claim, ...]:
     )
 
 
+def _later() -> tuple[Claim, ...]:
+    """What else the rows could answer, once all of them were known."""
+    inner, note = PLACES["inner"], f"{OURS}; written after the rows were published"
+    ravl, minimum = _run("ravl", inner), _run("minimum", inner)
+    long, short = ([_run("base", f"horizon={k}") for k in pair] for pair in ((20, 30), (1, 5)))
+    family = f"{LATE}, after an audit"
+    return (
+        *_spread(functools.partial(_claim, "inner", family=family), "inner", inner, INNER_WORDS, AFTER),
+        _claim(
+            "inner",
+            f"{INNER_WORDS}, RAVL (five diverse critics) collects more than the least of five critics",
+            (ravl, minimum),
+            id="box-inner-diversity-helps-minimum",
+            source=note,
+            family=family,
+            statistic=DIFFERENCE.format("ravl minus minimum"),
+            evidence=above("return_last", ravl, minimum),
+        ),
+        _claim(
+            "horizons",
+            f"{NEAR_WORDS}, the base method collects more with rollouts of 20 and 30 steps than with those of 1 and 5",
+            (*long, *short),
+            id="box-near-long-over-short",
+            source=note,
+            family=family,
+            statistic=DIFFERENCE.format("mean of k = 20 and 30 minus mean of k = 1 and 5"),
+            evidence=above_mean("return_last", *([[one] for one in group] for group in (long, short))),
+        ),
+    )
+
+
 CLAIMS = (
     _explodes("rim", RIM, RIM_WORDS, source=SOURCE),
     _explodes("near", "", NEAR_WORDS, source=AFTER, family=LATE),
@@ -263,4 +300,5 @@ CLAIMS = (
     *_critics(),
     *_inner(),
     *_inner_edge(),
+    *_later(),
 )

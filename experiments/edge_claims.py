@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from experiments.box_studies import EXPERIMENT
 from experiments.edge_tasks import NEUTRAL, SEEDS, TRUE, WHOLE, Arm, dataset_of, needed, patch_arm
-from jaxrl_suite.report.claims import Claim, Needed, above, level
+from jaxrl_suite.report.claims import Claim, Needed, above, above_column, level
 
 SOURCE = "Sims et al. 2024 (arXiv 2402.12527); small networks, few updates and mini data are ours"
 OURS = "ours: reviewers of Sims et al. 2024 (arXiv 2402.12527) asked for it"
@@ -267,8 +267,29 @@ def _whole(task: str) -> tuple[Claim, ...]:
     )
 
 
+def _values(task: str) -> tuple[Claim, ...]:
+    """Whether critics promise more than is collected, where no model is wrong."""
+    return tuple(
+        Claim(
+            id=f"{task}-{arm.algo}-overestimates",
+            statement=f"on {dataset_of(task)}, in the true dynamics the critics of {name} promise more at the starts "
+            "than its policy collects",
+            source=f"{SOURCE}; written after the rows were published",
+            experiment=EXPERIMENT,
+            family=f"values in the true dynamics on {task}, written after the rows",
+            needs=(needed(task, arm),),
+            statistic="mean over seeds of the last Q-value at the starts less the discounted return that followed, 95% "
+            "t-interval",
+            evidence=above_column("q_last", needed(task, arm), "mc_last"),
+            command=f"python -m experiments.edge_of_reach --world={task} --only=methods",
+            seeds=SEEDS,
+        )
+        for arm, name in ((Arm("mbpo", TRUE), "the base method"), (Arm("ravl", TRUE), "RAVL"))
+    )
+
+
 CLAIMS: tuple[Claim, ...] = tuple(
     replace(claim, preset=PRESET)
     for task in MEASURE
-    for claim in (*_on(task), *_penalties(task), *_critics(task), *_whole(task))
+    for claim in (*_on(task), *_penalties(task), *_critics(task), *_whole(task), *_values(task))
 )

@@ -11,7 +11,8 @@ Elsewhere (pendulum; hopper, halfcheetah, walker2d with the extra `mujoco`) offl
 data in a learned world and in the true one: methods, patches (of targets at the ends of rollouts, in the true one, by
 Monte-Carlo values), penalties (more methods of dynamics uncertainty in the true one), horizons (rollouts of other
 lengths; on pendulum up to whole episodes), accuracy (worlds between a random model, the learned one and the true one),
-critics (N against eta in the true one). Those runs are `experiments.offline_mbrl`'s own.
+critics (N against eta in the true one). Those runs are `experiments.offline_mbrl`'s own. At the published sizes, on an
+accelerator: --preset=paper --dataset=hopper-medium-replay-v2 --engine=mjx.
 
 Rows per seed go to <out>/edge_of_reach/summary.csv, the box's critics by reach to shells.csv and paths of its final
 policies to paths.csv beside it; returns and Q-values over training to each run's eval.csv.
@@ -43,6 +44,8 @@ from experiments import (
     studies,
 )
 from experiments.box_studies import EXPERIMENT, STUDIES, WORLD, Arm, Study
+from jaxrl_suite import data
+from jaxrl_suite.envs import engines
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
 from jaxrl_suite.train import rundir
@@ -50,6 +53,7 @@ from jaxrl_suite.train.display import Display, make_console
 
 WORLDS = (WORLD, *edge_tasks.TASKS)
 EPISODES = 20  # of an evaluation in the box
+TASK_OPTIONS = ("updates", "dataset", "engine")  # that change what a task's runs are
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,10 @@ class Options:
     """Weights eta of their diversity, with commas between."""
     seeds: str = ""
     """How many seeds, from 0 on (8), or a range (8:16); by default what each study has."""
+    dataset: str = ""
+    """Outside the box, data of the task to learn from, a name or a path; by default the bundled medium-replay ones."""
+    engine: engines.Backend = "c"
+    """What steps a MuJoCo task's true dynamics: c, fast on CPUs, or mjx, inside the program, for accelerators."""
     updates: int = 0
     """Gradient updates of each setting; 0 for the preset's."""
     part: int = 0
@@ -201,7 +209,9 @@ def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> t
     groups = groups_of(wanted, chosen)
     for study in wanted:
         _say_alike(study, chosen, console)
-    left = [(part, group) for part, group in enumerate(groups, 1) if chosen.fresh or not _made(group, chosen)]
+    # Whose part this is has looked already.
+    again = chosen.fresh or chosen.part > 0
+    left = [(part, group) for part, group in enumerate(groups, 1) if again or not _made(group, chosen)]
     if len(left) < len(groups):
         console.print(f"{len(groups) - len(left)} of {len(groups)} programs: nothing to train, their rows are there")
     if chosen.workers > 1 and left:
@@ -226,8 +236,8 @@ def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> t
 
 def judged(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) -> None:
     """What the rows say about this experiment's claims, or why they say nothing."""
-    if chosen.world != WORLD and (chosen.preset, chosen.updates) != (edge_claims.PRESET, 0):
-        usual = f"--preset={edge_claims.PRESET} and its updates"
+    if chosen.world != WORLD and (chosen.preset, *_changed(chosen)) != (edge_claims.PRESET,):
+        usual = f"--preset={edge_claims.PRESET} without {', '.join(f'--{name}' for name in TASK_OPTIONS)}"
         console.print(f"no verdicts: the claims about {chosen.world} are for {usual}")
     studies.show_claims((*box_claims.CLAIMS, *edge_claims.CLAIMS), rows, chosen.preset, console)
 
@@ -238,6 +248,18 @@ def _curved(row: Mapping[str, Any]) -> bool:
 
 
 # --- Elsewhere ---
+def _changed(chosen: Options) -> list[str]:
+    """The options that make other runs of a task than those that are published and claimed about."""
+    return [f"--{name}" for name in TASK_OPTIONS if getattr(chosen, name) != getattr(Options, name)]
+
+
+def _check_data(chosen: Options) -> None:
+    """Raises UserError where --dataset holds another task's data."""
+    usual, given = (data.load(name)[1].env for name in (edge_tasks.dataset_of(chosen.world), chosen.dataset))
+    if given != usual:
+        raise UserError(f"--dataset={chosen.dataset} is of {given}; --world={chosen.world} takes data of {usual}")
+
+
 def run_task(chosen: Options, console: Console) -> int:
     """Make the studies of a task, show them, publish if asked -> exit code.
 
@@ -249,17 +271,17 @@ def run_task(chosen: Options, console: Console) -> int:
             raise UserError(f"--{name} is for --world={WORLD}; with --world={chosen.world} choose studies with --only")
     if chosen.episodes < 0:
         raise UserError(f"--episodes={chosen.episodes}: give a positive whole number")
-    wanted = edge_tasks.chosen(chosen.world, chosen.only)
-    if chosen.publish and chosen.updates:
-        raise UserError("--publish is for whole studies; leave out --updates")
+    wanted = edge_tasks.chosen(chosen.world, chosen.only, chosen.preset)
+    if chosen.publish and _changed(chosen):
+        raise UserError(f"--publish is for whole studies; leave out {', '.join(_changed(chosen))}")
+    if chosen.dataset:
+        _check_data(chosen)
     seeds = chosen.seeds or str(1 if chosen.preset == "smoke" else edge_tasks.SEEDS)
     more: dict[str, Any] = {"checkpoint_seconds": chosen.checkpoint_seconds, "fresh": chosen.fresh}
     more |= {"episodes": chosen.episodes} if chosen.episodes else {}
     shared = edge_runs.Options(seeds, chosen.preset, chosen.out, more)
-    plan = {
-        study: [edge_tasks.needed(chosen.world, arm, chosen.preset, chosen.updates) for arm in arms]
-        for study, arms in wanted.items()
-    }
+    own = (chosen.preset, chosen.updates, chosen.dataset, chosen.engine)
+    plan = {study: [edge_tasks.needed(chosen.world, arm, *own) for arm in arms] for study, arms in wanted.items()}
     if chosen.workers > 1:
         once = dict.fromkeys(need for needs in plan.values() for need in needs)
         if code := edge_runs.at_a_time(list(once), shared, chosen.workers, console):
@@ -298,6 +320,8 @@ def main() -> int:
     publishing.check(chosen.publish, chosen.preset, options.parse_seeds(chosen.seeds or "1"))
     if chosen.world != WORLD:
         return run_task(chosen, console)
+    if chosen.dataset or chosen.engine != Options.engine:
+        raise UserError(f"--dataset and --engine are for tasks; leave them out with --world={WORLD}")
     chosen = replace(chosen, episodes=chosen.episodes or EPISODES)
     code, rows = run_studies(chosen_studies(chosen), chosen, console)
     if code:

@@ -79,19 +79,30 @@ def patch_arm(task: str, arm: Arm) -> Arm:
     return Arm(arm.algo, {**arm.changes, **FEWER.get(task, {})})
 
 
-def of_task(task: str) -> dict[str, tuple[Arm, ...]]:
+def of_task(task: str, preset: str = "quick") -> dict[str, tuple[Arm, ...]]:
     """The studies of a task."""
-    own = {name: [patch_arm(task, arm) if name == "patches" else arm for arm in STUDIES[name]] for name in STUDIES}
+    few = () if preset == "paper" else ("patches",)
+    own = {name: [patch_arm(task, arm) if name in few else arm for arm in STUDIES[name]] for name in STUDIES}
     return {name: (*arms, *WHOLE.get(task, {}).get(name, ())) for name, arms in own.items()}
 
 
 def dataset_of(task: str) -> str:
-    """The data that a task's studies learn from."""
+    """The data that a task's studies learn from, unless others are named."""
     return f"{task}-medium-replay-mini"
 
 
-def needed(task: str, arm: Arm, preset: str = "quick", updates: int = 0) -> Needed:
+def needed(
+    task: str, arm: Arm, preset: str = "quick", updates: int = 0, dataset: str = "", engine: str = "c"
+) -> Needed:
     """The runs of an arm, as claims and summaries name them.
+
+    Args:
+        task: its name.
+        arm: of one of its studies.
+        preset: of the algorithms.
+        updates: other than the preset's.
+        dataset: other than the bundled one.
+        engine: what steps the true dynamics, where an arm has them.
 
     Raises:
         UserError: no such preset.
@@ -99,10 +110,12 @@ def needed(task: str, arm: Arm, preset: str = "quick", updates: int = 0) -> Need
     quick = {**QUICK, **OWN.get(task, {})} if preset == "quick" else {}
     quick |= OF_ALGO.get((task, arm.algo), {})
     changes = {**quick, **({"updates": updates} if updates else {}), **arm.changes}
-    return needs.needed(arm.algo, dataset_of(task), changes, preset)
+    if arm.changes.get("world", "learned") != "learned" and arm.changes.get("accuracy", 1.0) >= 0.0:
+        changes["engine"] = engine
+    return needs.needed(arm.algo, dataset or dataset_of(task), changes, preset)
 
 
-def chosen(task: str, only: str) -> dict[str, tuple[Arm, ...]]:
+def chosen(task: str, only: str, preset: str = "quick") -> dict[str, tuple[Arm, ...]]:
     """The studies of a task of these names; all without any.
 
     Raises:
@@ -112,4 +125,4 @@ def chosen(task: str, only: str) -> dict[str, tuple[Arm, ...]]:
     for name in names:
         if name not in STUDIES:
             raise unknown("study", name, STUDIES)
-    return {name: of_task(task)[name] for name in names}
+    return {name: of_task(task, preset)[name] for name in names}

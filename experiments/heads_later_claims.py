@@ -1,6 +1,6 @@
 """Claims about value heads that were written after their rows were published, and say so: what else the figures of
 Farebrother et al. 2024 (arXiv 2403.03950) show, and the rows can answer. Corrected together, apart from the others, and
-those of `_audited`, which came later still, apart from these."""
+those of `_audited` and `_again`, which came later still, apart from these."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from jaxrl_suite.report.claims import Claim, Evidence, Rows, above, above_column
 AFTER = f"{PAPER}; written after the rows were published"
 FAMILY = "value heads: written after the rows"
 AUDITED = f"{FAMILY}, after an audit"  # of its own, so that it corrects none that were before
+AGAIN = f"{FAMILY}, after a second audit"
 
 
 def _claim(
@@ -167,10 +168,38 @@ def _audited() -> tuple[Claim, ...]:
     )
 
 
+def _again() -> tuple[Claim, ...]:
+    mse, softmax, c51, gauss = (arm(head) for head in ("mse", "mse_softmax", "c51", "hl_gauss"))
+    pairs = (
+        ("c51-beats-mse", "C51 scores above squared error", "figure 4", c51, mse),
+        (
+            "gauss-beats-softmax",
+            "cross-entropy (HL-Gauss) scores above squared error on a softmax's mean",
+            "figures 11, 12",
+            gauss,
+            softmax,
+        ),
+    )
+    return tuple(
+        _claim(
+            name,
+            "heads",
+            words,
+            figure,
+            (ours, theirs),
+            SCORES.format(f"{ours.head} minus {theirs.head}"),
+            above("score_last", ours.needed, theirs.needed),
+            family=AGAIN,
+        )
+        for name, words, figure, ours, theirs in pairs
+    )
+
+
 CLAIMS = (
     _order(MAZE, "heads", ""),
     _order(ONLINE, "online", "online-"),
     *_degradation(),
     *_figures(),
     *_audited(),
+    *_again(),
 )

@@ -58,8 +58,15 @@ class Config:
     """Variants of the maze that one network learns; in each, actions make other moves."""
     conservative: float = field(default=0.0, metadata={"later": True})
     """Weight alpha of CQL's term; 0 for none."""
+    longer: int = field(default=1, metadata={"later": True})
+    """How many times as many updates."""
     rate: float = field(default=0.0, metadata={"later": True})
     """Adam's step size; 0 for the one that was tuned for the head."""
+
+    @property
+    def steps(self) -> int:
+        """Gradient updates in all."""
+        return self.updates * self.longer
 
 
 PRESETS = {
@@ -132,6 +139,7 @@ def arm(head: str, problem: str = MAZE, /, **changes: object) -> Arm:
 
 GIVEN = (1e-3, 3e-3)  # rates of the larger regression: the paper's, and what squared error would choose
 BINS, WIDTHS = (21, 51, 101), (0.25, 0.5, 0.75, 1.0, 2.0)
+FINER, WIDER = (*BINS, 201), (*WIDTHS, 4.0, 8.0)  # claims average over the first, which so stay as they are
 FACTORS = (0.5, 1.0, 2.0, 5.0, 10.0)
 # Around zero, and above it: there a width of 2 makes a step worth 0, and more makes the goal a place to avoid, for
 # which neither score nor true values are those of the best policy. Rows with 3 above zero were published before that.
@@ -139,6 +147,8 @@ NOISES = {True: (0.0, 1.0, 3.0), False: (0.0, 1.0, 1.5)}
 DEPTHS, UNITS = (1, 2, 4, 6), (16, 64, 128)
 RIVALS = ("mse", "two_hot", "hl_gauss")
 ALPHAS = (0.1, 0.3, 1.0)  # of CQL's term: the paper's
+HELD = (*RIVALS, "c51", "mse_softmax")  # heads with that term
+LONGER = 10
 TASKS, SIZES = 8, ((2, 16), (2, 64), (2, 128), (4, 64), (6, 64))  # layers and units
 
 
@@ -160,16 +170,15 @@ def of_noise(head: str, noise: float, centred: bool) -> Arm:
     return arm(head, **(changes if centred or not noise else changes | {"centred": False}))
 
 
-def of_size(head: str, layers: int, units: int) -> Arm:
-    """An arm with another network."""
+def of_size(head: str, layers: int, units: int, **more: object) -> Arm:
+    """An arm with another network, and what more it changes."""
     hidden = (units,) * layers
-    return arm(head, **({} if hidden == Config.hidden else {"hidden": hidden}))
+    return arm(head, **more, **({} if hidden == Config.hidden else {"hidden": hidden}))
 
 
 def of_tasks(head: str, layers: int, units: int) -> Arm:
     """An arm with another network, for many variants."""
-    hidden = (units,) * layers
-    return arm(head, tasks=TASKS, **({} if hidden == Config.hidden else {"hidden": hidden}))
+    return of_size(head, layers, units, tasks=TASKS)
 
 
 def calm(head: str) -> Arm:
@@ -202,6 +211,11 @@ STUDIES = _each_once(
             tuple(arm(head, MANY, rate=rate) for rate in GIVEN for head in TUNED[SHIFTS]),
         ),
         Study("heads", "all heads as they are, and probes of their features", tuple(map(arm, TUNED[MAZE]))),
+        Study(
+            "long",
+            f"all heads with {LONGER} times the updates",
+            tuple(arm(head, longer=LONGER) for head in TUNED[MAZE]),
+        ),
         Study("targets", "SARSA in place of Q-learning", tuple(arm(head, target="sarsa") for head in RIVALS)),
         Study(
             "one_sided",
@@ -214,6 +228,14 @@ STUDIES = _each_once(
             (
                 *(of_bins("hl_gauss", bins, ratio) for bins in BINS for ratio in WIDTHS),
                 *(of_bins("two_hot", bins) for bins in BINS),
+            ),
+        ),
+        Study(
+            "resolution",
+            "more bins and wider Gaussians",
+            (
+                *(of_bins("hl_gauss", bins, ratio) for bins in FINER for ratio in WIDER),
+                *(of_bins("two_hot", bins) for bins in FINER),
             ),
         ),
         Study(
@@ -253,7 +275,7 @@ STUDIES = _each_once(
         Study(
             "conservative",
             "CQL's term, by its weight",
-            tuple(arm(head, conservative=alpha) for head in RIVALS for alpha in ALPHAS),
+            tuple(arm(head, conservative=alpha) for head in HELD for alpha in ALPHAS),
         ),
         Study("online", "DQN, whose data are its own", tuple(arm(head, ONLINE) for head in ALL)),
     )
@@ -267,11 +289,11 @@ def program(one: Arm, config: Config) -> heads_maze.Program | heads_shifts.Progr
     if one.problem == ONLINE:
         low, high = ends(config)
         head = replace(head, support=f"{low:g},{high:g}")
-        return heads_online.Program(head, config.hidden, config.updates, config.batch)
+        return heads_online.Program(head, config.hidden, config.steps, config.batch)
     if one.problem in MOVING:
-        return heads_shifts.Program(head, config.hidden, config.updates, config.batch, config.points)
+        return heads_shifts.Program(head, config.hidden, config.steps, config.batch, config.points)
     term = config.conservative > 0
-    return heads_maze.Program(head, config.hidden, config.target, config.updates, config.batch, config.tasks, term)
+    return heads_maze.Program(head, config.hidden, config.target, config.steps, config.batch, config.tasks, term)
 
 
 def ends(config: Config) -> tuple[float, float]:

@@ -1,5 +1,5 @@
-"""The claims about one network for many variants of the maze, about values that are given as labels, and about CQL's
-term. Margins are fixed here, before the runs that are reported."""
+"""The claims about one network for many variants of the maze, about values that are given as labels, about CQL's term,
+about ten times the updates and about more bins. Margins are fixed here, before the runs that are reported."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import functools
 
 from experiments import heads_studies as studies
 from experiments.heads_claims import OURS, PAPER, SCORE, SCORES, claimed
-from experiments.heads_studies import TASKS, Arm, arm, of_size, of_tasks
-from jaxrl_suite.report.claims import Claim, above, above_mean, level
+from experiments.heads_studies import LONGER, MAZE, TASKS, TUNED, Arm, arm, of_bins, of_size, of_tasks
+from jaxrl_suite.report.claims import Claim, above, above_column, above_mean, level
 
 SMALL, USUAL, LARGE, DEEP = (2, 16), (2, 64), (2, 128), (6, 64)  # layers and units
 Arms = tuple[Arm, Arm]
@@ -126,9 +126,9 @@ def _labels() -> tuple[Claim, ...]:
 
 def _conservative() -> tuple[Claim, ...]:
     claim = functools.partial(claimed, study="conservative", source=PAPER.format("figure 8, CQL on Wordle"))
-    of = {head: [arm(head, conservative=alpha) for alpha in studies.ALPHAS] for head in studies.RIVALS}
-    gauss = [[one.needed] for one in of["hl_gauss"]]
-    two_hot = [[one.needed] for one in of["two_hot"]]
+    of = {head: [arm(head, conservative=alpha) for alpha in studies.ALPHAS] for head in studies.HELD}
+    mean = {head: [[one.needed] for one in arms] for head, arms in of.items()}
+    over, more = f"over {len(studies.ALPHAS)} weights of it", "value heads: conservative, more heads"
     return (
         *(
             claim(
@@ -142,12 +142,125 @@ def _conservative() -> tuple[Claim, ...]:
         ),
         claim(
             "conservative-gauss-beats-two-hot",
-            words=f"with CQL's term, HL-Gauss scores above two-hot, over {len(studies.ALPHAS)} weights of it",
+            words=f"with CQL's term, HL-Gauss scores above two-hot, {over}",
             needs=(*of["hl_gauss"], *of["two_hot"]),
             statistic=SCORES.format("hl_gauss minus two_hot, each a mean over weights"),
-            evidence=above_mean("score_last", gauss, two_hot),
+            evidence=above_mean("score_last", mean["hl_gauss"], mean["two_hot"]),
+        ),
+        claim(
+            "conservative-c51-beats-mse",
+            words=f"with CQL's term, C51 scores above squared error, {over}",
+            needs=(*of["c51"], *of["mse"]),
+            statistic=SCORES.format("c51 minus mse, each a mean over weights"),
+            evidence=above_mean("score_last", mean["c51"], mean["mse"]),
+            family=more,
+        ),
+        claim(
+            "conservative-softmax-no-gain",
+            words=f"with CQL's term, squared error on a softmax's mean gains nothing over squared error, {over}",
+            needs=(*of["mse"], *of["mse_softmax"]),
+            statistic=SCORES.format("mse minus mse_softmax, each a mean over weights"),
+            evidence=above_mean("score_last", mean["mse"], mean["mse_softmax"]),
+            kind="non-inferiority",
+            margin=SCORE,
+            family=more,
         ),
     )
 
 
-CLAIMS = (*_tasks(), *_labels(), *_conservative())
+def _long() -> tuple[Claim, ...]:
+    """What more updates do to each head; the first tenth of them are those of the study `heads`, and were known."""
+    of = {head: arm(head, longer=LONGER) for head in TUNED[MAZE]}
+    source, where = PAPER.format("figure 4"), f"after {LONGER} times the updates,"
+    pairs = (
+        ("gauss-beats-mse", "HL-Gauss scores above squared error", "hl_gauss", "mse"),
+        ("gauss-beats-c51", "HL-Gauss scores above C51", "hl_gauss", "c51"),
+        ("mse-beats-two-hot", "squared error scores above two-hot", "mse", "two_hot"),
+        ("gauss-beats-softmax", "HL-Gauss scores above squared error on a softmax's mean", "hl_gauss", "mse_softmax"),
+    )
+    ours, theirs = (of["hl_gauss"], arm("mse")), (of["mse"], arm("hl_gauss"))
+    return (
+        *(
+            claimed(
+                f"long-{name}",
+                "long",
+                f"{where} {words}",
+                source,
+                (of[better], of[worse]),
+                statistic=SCORES.format(f"{better} minus {worse}"),
+                evidence=above("score_last", of[better].needed, of[worse].needed),
+            )
+            for name, words, better, worse in pairs
+        ),
+        claimed(
+            "long-mse-degrades",
+            "long",
+            f"{where} squared error is more than {SCORE:g} points below the best of its evaluations",
+            source,
+            (of["mse"],),
+            statistic=f"mean of the best score less the last over seeds, less {SCORE:g}, 95% t-interval",
+            evidence=above_column("score_best", of["mse"].needed, "score_last", SCORE),
+        ),
+        *(
+            claimed(
+                f"long-{head.replace('_', '-')}-does-not-degrade",
+                "long",
+                f"{where} {head} is within {SCORE:g} points of the best of its evaluations",
+                source,
+                (of[head],),
+                statistic="mean of the last score less the best over seeds, 95% t-interval",
+                evidence=above_column("score_last", of[head].needed, "score_best"),
+                kind="non-inferiority",
+                margin=SCORE,
+            )
+            for head in ("two_hot", "c51", "hl_gauss")
+        ),
+        claimed(
+            "long-gains-gauss-more",
+            "long,heads",
+            f"{LONGER} times the updates gain HL-Gauss more than squared error",
+            source,
+            (*ours, *theirs),
+            statistic="half of the mean difference over seeds between what more updates gain hl_gauss and what they "
+            "gain mse, last scores, 95% t-interval",
+            evidence=above_mean("score_last", *([[one.needed] for one in arms] for arms in (ours, theirs))),
+        ),
+    )
+
+
+def _resolution() -> tuple[Claim, ...]:
+    """What lies beyond the map of bins and ratios, whose best ratios were its largest."""
+    claim = functools.partial(claimed, source=PAPER.format("figure 13"))
+    finest, two_hot = of_bins("hl_gauss", 201), of_bins("two_hot", 201)
+    coarse, fine, widest = (of_bins("hl_gauss", *pair) for pair in ((101, 2.0), (201, 4.0), (101, 8.0)))
+    return (
+        claim(
+            "sigma-101-201",
+            "resolution,bins",
+            "at the same sigma in units of value, HL-Gauss scores alike with 101 bins and 201 bins",
+            needs=(coarse, fine),
+            statistic=SCORES.format("101 bins minus 201 bins"),
+            evidence=above("score_last", coarse.needed, fine.needed),
+            kind="equivalence",
+            margin=SCORE,
+        ),
+        claim(
+            "ratio-8-costs",
+            "resolution,bins",
+            "with 101 bins a sigma of 8 bins costs HL-Gauss score, against one of 2",
+            needs=(coarse, widest),
+            statistic=SCORES.format("ratio 2 minus ratio 8"),
+            evidence=above("score_last", coarse.needed, widest.needed),
+        ),
+        claim(
+            "ratio-0.75-beats-two-hot-201",
+            "resolution",
+            "with 201 bins HL-Gauss with a sigma of 0.75 bins scores above two-hot",
+            needs=(finest, two_hot),
+            statistic=SCORES.format("hl_gauss minus two_hot"),
+            evidence=above("score_last", finest.needed, two_hot.needed),
+        ),
+    )
+
+
+CLAIMS = (*_tasks(), *_labels(), *_conservative(), *_long(), *_resolution())

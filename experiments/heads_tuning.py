@@ -1,9 +1,9 @@
 """Choose the critics' step size for value heads in the offline algorithms, with the same budget for each head.
 
-Every step size trains on tuning seeds, whose rows support no claim; the best mean of last scores is taken. The runs are
-those of experiments.offline_mbrl, in its folder, so that the same command again resumes. --publish writes
-results/offline_mbrl/heads-tuning.csv, from which the claims about tuned heads take their step sizes; it is for the
-default seeds and preset, and belongs before the reported runs:
+Every step size trains on tuning seeds, whose rows support no claim; the best mean of last scores is taken, of those at
+which no seed diverged. The runs are those of experiments.offline_mbrl, in its folder, so that the same command again
+resumes. --publish writes results/offline_mbrl/heads-tuning.csv, from which the claims about tuned heads take their step
+sizes; it is for the default seeds and preset, and belongs before the reported runs:
 
     python -m experiments.heads_tuning --publish
     python -m experiments.reproduce --only=offline-tuned-hl-gauss-beats-mse-iql --publish
@@ -30,7 +30,7 @@ from jaxrl_suite.train import interrupts, rundir, settings
 from jaxrl_suite.train.display import make_console
 
 HEADS = ("mse", "hl_gauss")
-COLUMNS = ("run_id", "algo", "dataset", "head", "critic_lr", "seed", "updates", "score_last", "git_commit")
+COLUMNS = ("run_id", "algo", "dataset", "head", "critic_lr", "seed", "updates", "score_last", "status", "git_commit")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxrl_suite import buffer
 from jaxrl_suite.algorithms import actor_critic, mbpo_online
 from jaxrl_suite.models import ensemble, refit
+from jaxrl_suite.train import compose
 from jaxrl_suite.types import Algorithm, Array, Key, Spec, Transition, Tree
 from jaxrl_suite.values import lipschitz
 
@@ -110,7 +111,19 @@ def parts(spec: Spec, config: mbpo_online.Config, host: bool = False) -> dict[st
         found |= {"fit": (tick.fit, ticks), "dream": (tick.dream, ticks)}
     step = (lambda state: tick.improve(state, state.key)) if host else tick.learn
     found["learn"] = step, ticks * (config.period // config.envs if host else 1)
-    return {name: (jax.jit(jax.vmap(part)), often) for name, (part, often) in found.items()}
+    programs = {name: jax.jit(jax.vmap(part)) if host else of_all(part) for name, (part, _) in found.items()}
+    return {name: (programs[name], often) for name, (_, often) in found.items()}
+
+
+def of_all(part: Callable[..., Tree]) -> Callable[..., Tree]:
+    """A part of one member's tick, of its state and what is shared, as a compiled program of all members' states, in
+    blocks as training updates them."""
+
+    def program(states: Tree, *shared: Tree) -> Tree:
+        members = jax.tree.leaves(states)[0].shape[0]
+        return compose.in_turn(lambda state, given: part(state, *given), states, shared, members)
+
+    return jax.jit(program)
 
 
 def seconds(spec: Spec, config: mbpo_online.Config, states: Tree, host: bool = False) -> dict[str, float]:

@@ -94,7 +94,7 @@ def seconds(
         start, act = model.start(state.model, rows), lambda obs, key: algorithm.act(state, (), obs, key)[0]
         return imagine.imagine(model, state.model, act, start, rows.transitions.obs, config.horizon, jax.random.key(1))
 
-    dream_tick = lipschitz_probes.timed(jax.jit(jax.vmap(dream, in_axes=(0, None))), states, dataset)
+    dream_tick = lipschitz_probes.timed(lipschitz_probes.of_all(dream), states, dataset)
     return found | {
         "seconds_dream": dream_tick * agent.ticks,
         "seconds_learn": max(tick - dream_tick, 0.0) * agent.ticks,

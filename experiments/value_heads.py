@@ -1,18 +1,18 @@
 """Compare value heads (squared error, classification, quantiles) where the truth is known, and show what they are for.
 
-Three small problems: regression on targets that move (experiments/heads_shifts.py), discrete offline learning on a
-log of random mazes whose values are known (experiments/heads_maze.py), and DQN in such mazes
-(experiments/heads_online.py). Studies: plasticity, memory (the same of more points, at given step sizes), heads,
-targets (SARSA against Q-learning), one_sided (a public implementation's fault), bins, support, noise, transitions,
-scaling, tasks (one network for many variants of the maze), labels (optimal values given), conservative (CQL's term),
-online. Without options all of them are made. What has finished is found again, and the same command makes the rest.
+Three small problems: regression on targets that move (experiments/heads_shifts.py), discrete offline learning on a log
+of random mazes whose values are known (experiments/heads_maze.py), and DQN in such mazes (experiments/heads_online.py).
+Studies: plasticity, memory (the same of more points, at given step sizes), heads, long (ten times the updates), targets
+(SARSA against Q-learning), one_sided (a public implementation's fault), bins, resolution (more of them, and wider
+Gaussians), support, noise, transitions, scaling, tasks (one network for many variants of the maze), labels (optimal
+values given), conservative (CQL's term), online. Without options all of them are made. What has finished is found
+again, and the same command makes the rest.
 
 Each head has its own step size, the best of five on tuning seeds at the base setting: --tune shows them all, and with
 --publish writes that table, results/value_heads/tuning.csv, or with --only the part of it that these studies read. Rows
-per seed go to
-<out>/value_heads/summary.csv. Heads in the offline algorithms are compared by experiments.sweep with --grid
-head=mse,hl_gauss, their claims by experiments.reproduce, the one-sided fault in IQL by experiments.heads_fault, and
-heads in DQN on Atari by experiments.atari_heads.
+per seed go to <out>/value_heads/summary.csv. Heads in the offline algorithms are compared by experiments.sweep with
+--grid head=mse,hl_gauss, their claims by experiments.reproduce, the one-sided fault in IQL by experiments.heads_fault,
+and heads in DQN on Atari by experiments.atari_heads.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ from jaxrl_suite.train.display import Display, make_console
 TUNING_SEEDS = (1000, 1001, 1002)
 TUNING_COLUMNS = ["key_id", "problem", "head", "rate", "seed", "score"]
 ERRORS = tuple(f"error_{shift:.0f}" for shift in heads_shifts.SHIFTS)
+SCORES = tuple(f"score_{number}" for number in range(1, heads_maze.EVALUATIONS + 1))  # at every evaluation
 SETTINGS = (
     "bins",
     "ratio",
@@ -81,9 +82,9 @@ SETTINGS = (
     "conservative",
 )
 MEASURED = ("value_error", "value_bias", "probe", "error_mean", *ERRORS)
-# Of the maze's last batches, where the head has them; rows from before have none.
+# Of the maze's last batches, where the head has them; rows from before have neither these nor SCORES.
 FIT = ("clipped_targets", "target_kl", "end_mass")
-COLUMNS = [*session.SUMMARY_COLUMNS, *SETTINGS, *MEASURED, *FIT]
+COLUMNS = [*session.SUMMARY_COLUMNS, *SETTINGS, *MEASURED, *FIT, *SCORES]
 # Compiled once for all heads: seeds vary, numbers are shared.
 PREPARE = jax.jit(jax.vmap(heads_maze.prepare, in_axes=(0, None)))
 MEASURE = jax.jit(jax.vmap(heads_maze.measure, in_axes=(None, None, 0, 0)))
@@ -96,8 +97,8 @@ class Options:
     preset: str = "quick"
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large, an accelerator)."""
     only: str = ""
-    """Make only these studies, with commas between: plasticity, memory, heads, targets, one_sided, bins, support,
-    noise, transitions, scaling, tasks, labels, conservative, online; by default all."""
+    """Make only these studies, with commas between: plasticity, memory, heads, long, targets, one_sided, bins,
+    resolution, support, noise, transitions, scaling, tasks, labels, conservative, online; by default all."""
     seeds: str = ""
     """How many seeds, from 0 on (8), or a range (4:14, the published ones); by default the published
     ones; 0 alone with --preset=smoke."""
@@ -210,7 +211,7 @@ def row_of(one: Arm, config: Config, rate: float, measures: dict[str, np.ndarray
     behaviour."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
     row |= {name: getattr(config, name) for name in SETTINGS if hasattr(config, name) and name != "rate"}
-    row |= {"layers": len(config.hidden), "units": config.hidden[0], "rate": rate, "updates": config.updates}
+    row |= {"layers": len(config.hidden), "units": config.hidden[0], "rate": rate, "updates": config.steps}
     row |= {"experiment": EXPERIMENT, "algo": one.head, "dataset": one.problem, "settings": one.settings}
     row |= {"schema_version": rundir.SCHEMA_VERSION, "resumed": False}
     if one.problem in MOVING:
@@ -219,7 +220,7 @@ def row_of(one: Arm, config: Config, rate: float, measures: dict[str, np.ndarray
     else:
         row |= {f"{name}_last": measures[name][-1] for name in ("return", "score", "q")}
         row |= {f"{name}_best": measures[name].max() for name in ("return", "score")}
-        row |= {"mc_last": measures["true"][-1]}
+        row |= dict(zip(SCORES, measures["score"], strict=True)) | {"mc_last": measures["true"][-1]}
         row |= {"behaviour_return": measures["behaviour"][-1]} if one.problem == MAZE else {}
         row |= {name: measures[name][-1] for name in ("value_error", "value_bias", "probe")}
         row |= {name: measures[name][-1] for name in FIT if name in measures}

@@ -53,7 +53,7 @@ def _of_study(rows: pd.DataFrame, study: str) -> pd.DataFrame:
     """The rows of a study of a data set and preset, with the fields that its arms change."""
     dataset, preset = str(rows["dataset"].iloc[0]), str(rows["preset"].iloc[0])
     task = dataset.partition("-")[0]
-    needed = [(edge_tasks.needed(task, arm, preset), arm) for arm in edge_tasks.of_task(task)[study]]
+    needed = [(edge_tasks.needed(task, arm, preset), arm) for arm in edge_tasks.of_task(task, preset)[study]]
     changes = {(need.algo, need.settings): arm.changes for need, arm in needed}
     found = [changes.get(pair) for pair in zip(rows["algo"], rows["settings"], strict=True)]
     kept = rows[[change is not None for change in found]]

@@ -54,6 +54,7 @@ def draw(results: Path) -> dict[str, Figure]:
             "memory": _moving(rows, "memory", "regression on targets that move, of more points"),
             "heads": _heads(maze, "heads", "Q-learning on a log of mazes"),
             "online": _heads(rows[rows["dataset"] == ONLINE], "online", "DQN in mazes, online"),
+            "long": _long(maze),
             "targets": _targets(maze),
             "bins": _bins(maze),
             "support": _support(maze),
@@ -155,6 +156,33 @@ def _heads(rows: pd.DataFrame, study: str, words: str) -> Figure | None:
     return figure
 
 
+def _long(rows: pd.DataFrame) -> Figure | None:
+    """Scores over ten times the updates; the first are those of the shorter runs, of which these are longer ones."""
+    if not (_has(rows, "long") and _has(rows, "heads")):
+        return None
+    arms = STUDIES["long"].arms
+    columns = sorted((name for name in map(str, rows) if name.startswith("score_") and name[-1].isdigit()), key=_last)
+    figure = Figure(figsize=WIDE, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for at, one in enumerate(arms):
+        short, mine = _of(rows, studies.arm(one.head)), _of(rows, one)
+        ends = [short["updates"].iloc[0], *(mine["updates"].iloc[0] * _last(name) / len(columns) for name in columns)]
+        scores = [short["score_last"], *(mine[name] for name in columns)]
+        _points(left, [(end + 150 * at) / 1000 for end in ends], [x.to_numpy(float) for x in scores], one.head)
+        _line(right, rows, [studies.arm(one.head), one], [0.06 * at, 1 + 0.06 * at], "value_error")
+    left.set_xlabel("updates, in thousands")
+    left.set_ylabel(SCORE)
+    right.set_xticks([0.15, 1.15], ["the preset's updates", f"{studies.LONGER} times as many"])
+    right.set_xlim(-0.3, 1.6)
+    right.set_ylabel("error of Q (RMS)")
+    return _finish(figure, left, rows[rows["settings"] == arms[0].settings], "Q-learning on a log of mazes, for longer")
+
+
+def _last(column: str) -> int:
+    """The number that a column's name ends with."""
+    return int(column.rpartition("_")[2])
+
+
 def _targets(rows: pd.DataFrame) -> Figure | None:
     if not (_has(rows, "targets") and _has(rows, "heads")):
         return None
@@ -175,27 +203,27 @@ def _targets(rows: pd.DataFrame) -> Figure | None:
 
 
 def _bins(rows: pd.DataFrame) -> Figure | None:
-    if not (_has(rows, "bins") and _has(rows, "heads")):
+    if not all(_has(rows, study) for study in ("bins", "resolution", "heads")):
         return None
     figure = Figure(figsize=WIDE, layout="constrained")
     left, right = figure.subplots(1, 2)
-    cells = np.full((len(studies.BINS), len(studies.WIDTHS) + 1), np.nan)
-    for i, bins in enumerate(studies.BINS):
-        arms = [studies.of_bins("two_hot", bins), *(studies.of_bins("hl_gauss", bins, r) for r in studies.WIDTHS)]
+    cells = np.full((len(studies.FINER), len(studies.WIDER) + 1), np.nan)
+    for i, bins in enumerate(studies.FINER):
+        arms = [studies.of_bins("two_hot", bins), *(studies.of_bins("hl_gauss", bins, r) for r in studies.WIDER)]
         cells[i] = [_of(rows, one)["score_last"].mean() for one in arms]
-        sigmas = [ratio * 2 * studies.HALF / bins for ratio in studies.WIDTHS]
+        sigmas = [ratio * 2 * studies.HALF / bins for ratio in studies.WIDER]
         known = [mean_interval(_of(rows, one)["score_last"].to_numpy(float)) for one in arms[1:]]
         half = [interval.high - interval.estimate if interval.bounded else 0.0 for interval in known]
-        colour = (GREEN, BLUE, ORANGE)[i]
+        colour = (GREEN, BLUE, ORANGE, PURPLE)[i]
         right.errorbar(
-            sigmas, [k.estimate for k in known], half, marker="oDs"[i], capsize=2, color=colour, label=f"{bins} bins"
+            sigmas, [k.estimate for k in known], half, marker="oDs^"[i], capsize=2, color=colour, label=f"{bins} bins"
         )
     image = left.imshow(cells, origin="lower", cmap="viridis", aspect="auto")
     middle = np.nanmean([np.nanmin(cells), np.nanmax(cells)])
     for (i, j), value in np.ndenumerate(cells):
         left.text(j, i, f"{value:.0f}", ha="center", va="center", color="white" if value < middle else "black")
-    left.set_xticks(range(cells.shape[1]), ["two-hot", *(f"{ratio:g}" for ratio in studies.WIDTHS)])
-    left.set_yticks(range(len(studies.BINS)), [str(bins) for bins in studies.BINS])
+    left.set_xticks(range(cells.shape[1]), ["two-hot", *(f"{ratio:g}" for ratio in studies.WIDER)])
+    left.set_yticks(range(len(studies.FINER)), [str(bins) for bins in studies.FINER])
     left.set_xlabel("sigma, in bins")
     left.set_ylabel("bins")
     figure.colorbar(image, ax=left, label="score")
@@ -252,7 +280,7 @@ def _conservative(rows: pd.DataFrame) -> Figure | None:
         return None
     figure = Figure(figsize=SMALL, layout="constrained")
     axes = figure.subplots()
-    for at, head in enumerate(studies.RIVALS):
+    for at, head in enumerate(studies.HELD):
         arms = [studies.arm(head), *(studies.arm(head, conservative=alpha) for alpha in studies.ALPHAS)]
         _line(axes, rows, arms, [place + 0.06 * at for place in range(len(arms))])
     axes.set_xticks(range(len(studies.ALPHAS) + 1), ["none", *(f"{alpha:g}" for alpha in studies.ALPHAS)])

@@ -161,7 +161,8 @@ def test_all_studies_are_trained_by_few_programs_each_member_once():
     assert len(groups) == 9
     ids = [run_id for group in groups for run_id in group.run_ids]
     assert len(ids) == len(set(ids)) == sum(study.seeds * len(study.arms) for study in STUDIES.values())
-    assert groups[0].cost > groups[-1].cost  # the longest first, so that no process is left alone with it
+    costs = [group.cost for group in groups]
+    assert costs == sorted(costs, reverse=True)  # the longest first, so that no process is left alone with it
 
 
 def test_studies_share_programs_and_find_each_others_rows(tmp_path):
@@ -223,6 +224,11 @@ def run(monkeypatch, *words):
         ("--world=hopper --only=rewards", "unknown study 'rewards'"),
         ("--world=hopper --preset=quik", "did you mean quick"),
         ("--world=hopper --publish --updates=5", "leave out --updates"),
+        ("--world=hopper --publish --engine=mjx", "leave out --engine"),
+        ("--world=hopper --dataset=pendulum-medium-replay-mini", "takes data of Hopper-v4"),
+        ("--world=hopper --dataset=hoper", "hoper"),
+        ("--dataset=hopper-medium-replay-mini", "leave them out with --world=box"),
+        ("--engine=mjx", "leave them out with --world=box"),
         ("--world=hopper --publish --seeds=1000:1002", "reported seeds, 0 to 99"),
         ("--world=hopper --publish --preset=smoke", "only try the code"),
         ("--world=hopper --episodes=-1", "positive whole number"),
@@ -265,6 +271,20 @@ def test_processes_are_told_to_train_the_very_groups(monkeypatch, tmp_path, word
     assert len(groups) == len(set(groups)) > 1
 
 
+@pytest.mark.parametrize("made", [False, True])
+def test_a_part_is_the_program_of_its_number_even_where_another_command_has_made_its_rows(monkeypatch, tmp_path, made):
+    trained = []
+    monkeypatch.setattr(edge_of_reach, "_made", lambda group, chosen: made)
+    monkeypatch.setattr(edge_of_reach, "rows_of", lambda study, groups, chosen: [])
+    monkeypatch.setattr(edge_of_reach, "judged", lambda rows, chosen, console: None)
+    monkeypatch.setattr(edge_of_reach.studies, "run_group", lambda group, *rest: trained.append(group.id) or 0)
+    chosen = edge_of_reach.Options(preset="smoke", only="methods", episodes=edge_of_reach.EPISODES)
+    ids = [group.id for group in edge_of_reach.groups_of(edge_of_reach.chosen_studies(chosen), chosen)]
+    for part in (1, 2, 3):
+        assert run(monkeypatch, "--preset=smoke", "--only=methods", f"--part={part}", f"--out={tmp_path}") == 0
+    assert trained == ids
+
+
 def test_methods_that_settings_make_the_same_are_told(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(at_once, "work_off", lambda runs, workers, console: 130)
     words = ("--preset=smoke", "--workers=2", f"--out={tmp_path}", "--critics=3,5")
@@ -291,6 +311,17 @@ def test_settings_of_the_tasks_are_written_as_their_rows_say_them():
         task = need.dataset.partition("-")[0]
         assert edge_tasks.needed(task, edge_tasks.Arm(need.algo, changed(config, entry.presets["quick"]))) == need
         assert config.updates == {"hopper": 5_000, "pendulum": 10_000}[task]
+
+
+def test_other_data_and_engines_are_those_of_the_runs_and_the_engine_steps_true_dynamics_alone():
+    arms = [edge_tasks.Arm("mbpo", {"world": "interpolate", "accuracy": accuracy}) for accuracy in (-0.5, 0.5)]
+    arms += [edge_tasks.Arm("mbpo", {}), edge_tasks.Arm("mbpo", edge_tasks.TRUE)]
+    for preset in ("quick", "paper"):
+        needs = [edge_tasks.needed("hopper", arm, preset, 0, "hopper-medium-replay-v2", "mjx") for arm in arms]
+        assert {need.dataset for need in needs} == {"hopper-medium-replay-v2"}
+        assert ["engine=mjx" in need.settings for need in needs] == [False, True, False, True]
+    starts = {preset: edge_tasks.of_task("hopper", preset)["patches"][0].changes for preset in ("quick", "paper")}
+    assert ("rollouts" in starts["quick"], "rollouts" in starts["paper"]) == (True, False)
 
 
 def changed(config, preset):

@@ -128,14 +128,32 @@ def test_the_best_step_size_of_each_head_is_taken_and_claimed_about(tmp_path, mo
     scores = {("mse", 0.001): (5, 5), ("mse", 0.003): (0, 9), ("hl_gauss", 0.001): (1, 1), ("hl_gauss", 0.003): (1, 2)}
     lines += [f"iql,{head},{rate},{1000 + i},{x}" for (head, rate), xs in scores.items() for i, x in enumerate(xs)]
     path.write_text("\n".join(lines))
-    assert rates(path) == {("iql", "mse"): 0.001, ("iql", "hl_gauss"): 0.003}
-    monkeypatch.setattr(heads_offline_claims, "rates", lambda: rates(path))
+    tried = (0.001, 0.003)
+    assert rates(path, tried) == {("iql", "mse"): 0.001, ("iql", "hl_gauss"): 0.003}
+    assert rates(path) == {}  # not all step sizes have been tried
+    monkeypatch.setattr(heads_offline_claims, "FIRST", tried)
+    monkeypatch.setattr(heads_offline_claims, "rates", lambda among: rates(path, among))
     (claim,) = heads_offline_claims._tuned()  # of the others the table knows nothing
     assert [need.settings for need in claim.needs] == ["head=hl_gauss critic_lr=0.003", ""]
     path.write_text("\n".join([*lines, *(line.replace("iql", "edac") for line in lines[1:])]))
     both = heads_offline_claims._tuned()
     assert [one.id.rpartition("-")[2] for one in both] == ["iql", "edac"]
     assert both[0].family == claim.family != both[1].family  # so that verdicts that are published stay
+    monkeypatch.setattr(heads_offline_claims, "RATES", tried)
+    again = heads_offline_claims._tuned()[2:]
+    assert [one.id for one in again] == [f"offline-widely-tuned-hl-gauss-beats-mse-{algo}" for algo in ("iql", "edac")]
+    assert {one.family for one in again}.isdisjoint(one.family for one in both)
+
+
+def test_a_step_size_at_which_a_seed_diverged_is_not_chosen(tmp_path):
+    """It was evaluated as it stood before, and may have stood well."""
+    path = tmp_path / "heads-tuning.csv"
+    rows = [("0.001", "1000", "5", "finished"), ("0.01", "1000", "9", "finished"), ("0.01", "1001", "9", "diverged")]
+    lines = [",".join(("iql", "mse", *row)) for row in rows]
+    path.write_text("\n".join(["algo,head,critic_lr,seed,score_last,status", *lines]))
+    assert rates(path, (0.001, 0.01)) == {("iql", "mse"): 0.001}
+    path.write_text("\n".join(["algo,head,critic_lr,seed,score_last,status", *lines[1:]]))
+    assert rates(path, (0.01,)) == {}
 
 
 def test_gains_are_those_after_half_of_the_updates_over_tasks_and_seeds_that_finished_all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from jaxrl_suite import envs
+from jaxrl_suite.algorithms import mbpo
 from jaxrl_suite.envs import engines, mujoco, termination
 from jaxrl_suite.envs.pool import Pool
 from jaxrl_suite.errors import UserError
@@ -399,6 +401,8 @@ def test_unknown_backends_and_tasks():
         envs.pure("hopper", "mjc")
     with pytest.raises(UserError, match=r"Humanoid-v4 has no pure version"):
         mujoco.make(envs.spec("hopper")._replace(name="Humanoid-v4"))
+    with pytest.raises(UserError, match=r"Ant-v3 has no pure version"):
+        mbpo.make(envs.spec("Ant-v3"), dataclasses.replace(mbpo.PRESETS["smoke"], world="oracle"))
     with pytest.raises(UserError, match="unknown environment"):
         envs.pure("hoper")
 

@@ -275,8 +275,18 @@ def test_claims_written_after_the_rows_say_so_and_correct_none_that_were_before(
         after = "written after the rows" in claim.source
         sittings.setdefault(after, {}).setdefault(claim.family, []).append(claim.id.removeprefix("heads-"))
     assert not set(sittings[False]) & set(sittings[True])
-    assert [len(ids) for ids in sittings[True].values()] == [10, 5]  # a family that grows changes published verdicts
+    assert [len(ids) for ids in sittings[True].values()] == [10, 5, 2]  # a family that grows changes published verdicts
     assert sittings[True][heads_later_claims.AUDITED][-1] == "small-gauss-beats-every-mse"
+
+
+def test_more_updates_begin_with_those_of_the_preset(task):
+    """So that the curve of a longer run goes on from the shorter one's score."""
+    arms = [heads_studies.arm("mse", **more) for more in ({}, {"longer": heads_maze.EVALUATIONS})]
+    programs = [heads_studies.program(one, one.config("smoke")) for one in arms]
+    assert [each.updates for each in programs] == [20, 100]
+    q = [jax.jit(partial(heads_maze.learn, each))(jax.random.key(0), NUMBERS, task).q for each in programs]
+    np.testing.assert_allclose(q[1][0], q[0][-1], rtol=1e-4, atol=1e-5)
+    assert np.abs(q[1][-1] - q[0][-1]).max() > 1e-2
 
 
 def test_noise_never_makes_the_goal_a_place_to_avoid():

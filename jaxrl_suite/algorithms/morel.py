@@ -82,12 +82,13 @@ def greatest(model: WorldModel, measure: uncertainty.Uncertainty, params: Params
     # The last block begins again at the first rows: a maximum may see a row twice.
     blocks = jnp.arange(-(-total // block) * block).reshape(-1, block) % total
 
-    def of_block(index: Array) -> Array:
+    def of_block(given: tuple[Array, Key]) -> Array:
+        index, key = given
         rows = buffer.take(data, index)
         _, prediction = model.step(params, model.start(params, rows), rows.transitions.action, key)
         return jnp.max(transforms.doubt(measure, prediction))
 
-    return jnp.max(jax.lax.map(of_block, blocks))
+    return jnp.max(jax.lax.map(of_block, (blocks, jax.random.split(key, len(blocks)))))
 
 
 def make(spec: Spec, config: Config) -> Algorithm:

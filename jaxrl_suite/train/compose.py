@@ -73,8 +73,8 @@ def _each(function: Callable, axes: tuple, members: int) -> Callable:
 def together(state: Tree, members: int) -> int:
     """How many members to update side by side, a divisor of all of them.
 
-    An accelerator, and a mesh, want all. A core has no use for that, and is faster when it takes as many as its caches
-    hold, tick after tick, and then the next ones.
+    An accelerator, and a mesh, want all. A core has no use for that, and is faster when within each tick it takes as
+    many as its caches hold, and then the next ones. Replay buffers count, of which an update touches little.
     """
     if jax.default_backend() != "cpu" or not mesh.alone():
         return members
@@ -83,8 +83,8 @@ def together(state: Tree, members: int) -> int:
     return max(block for block in range(1, min(fit, members) + 1) if members % block == 0)
 
 
-def _in_turn(update: Callable, state: Tree, data: Any, members: int) -> tuple[Tree, Metrics]:
-    """`update` of all members, in blocks of as many as go well `together`."""
+def in_turn(update: Callable, state: Tree, data: Any, members: int) -> Any:
+    """`update`, or a part of it, of all members, in blocks of as many as go well `together`."""
     block = together(state, members)
     if block == members:
         return _each(update, (0, None), members)(state, data)
@@ -112,7 +112,7 @@ def population(phase: Phase) -> Phase:
         if on_host:
             members, metrics = _each(phase.update, (0, 0), number)(state.members, rows)
             return Population(members, state.diverged | ~_finite(metrics)), metrics
-        members, metrics = _in_turn(phase.update, state.members, rows, number)
+        members, metrics = in_turn(phase.update, state.members, rows, number)
         diverged = state.diverged | ~_finite((members, metrics))
         return Population(_keep(diverged, state.members, members), diverged), metrics
 

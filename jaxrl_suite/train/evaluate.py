@@ -118,7 +118,8 @@ def _pure_evaluator(
             return (env_state, timestep.obs, running & ~ended, policy), (timestep.reward * running, running)
 
         running = jnp.ones(obs.shape[:2], bool)
-        env_keys = jax.random.split(jax.random.fold_in(keys[0], 2), env.spec.horizon)
+        # `reset` splits a seed's key into one for each episode: the next is taken by none.
+        env_keys = jax.random.split(jax.random.fold_in(keys[0], episodes), env.spec.horizon)
         return jax.lax.scan(step, (env_state, obs, running, ()), env_keys)[1]
 
     def evaluate(states: Tree, seeds: Sequence[int], index: int) -> Episodes:
