@@ -44,7 +44,7 @@ from experiments import (
     studies,
 )
 from experiments.box_studies import EXPERIMENT, STUDIES, WORLD, Arm, Study
-from jaxrl_suite import data
+from jaxrl_suite import data, envs
 from jaxrl_suite.envs import engines
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
@@ -53,7 +53,7 @@ from jaxrl_suite.train.display import Display, make_console
 
 WORLDS = (WORLD, *edge_tasks.TASKS)
 EPISODES = 20  # of an evaluation in the box
-TASK_OPTIONS = ("updates", "dataset", "engine")  # that change what a task's runs are
+TASK_OPTIONS = ("updates", "episodes", "dataset", "engine")  # that change what a task's runs are
 
 
 @dataclass(frozen=True)
@@ -239,6 +239,7 @@ def judged(rows: Sequence[dict[str, Any]], chosen: Options, console: Console) ->
     if chosen.world != WORLD and (chosen.preset, *_changed(chosen)) != (edge_claims.PRESET,):
         usual = f"--preset={edge_claims.PRESET} without {', '.join(f'--{name}' for name in TASK_OPTIONS)}"
         console.print(f"no verdicts: the claims about {chosen.world} are for {usual}")
+        return
     studies.show_claims((*box_claims.CLAIMS, *edge_claims.CLAIMS), rows, chosen.preset, console)
 
 
@@ -253,11 +254,14 @@ def _changed(chosen: Options) -> list[str]:
     return [f"--{name}" for name in TASK_OPTIONS if getattr(chosen, name) != getattr(Options, name)]
 
 
-def _check_data(chosen: Options) -> None:
-    """Raises UserError where --dataset holds another task's data."""
-    usual, given = (data.load(name)[1].env for name in (edge_tasks.dataset_of(chosen.world), chosen.dataset))
+def _check(chosen: Options) -> None:
+    """Before any run, raises UserError where --dataset holds another task's data, or the task has no such engine."""
+    usual = data.load(edge_tasks.dataset_of(chosen.world))[1].env
+    given = data.load(chosen.dataset)[1].env if chosen.dataset else usual
     if given != usual:
         raise UserError(f"--dataset={chosen.dataset} is of {given}; --world={chosen.world} takes data of {usual}")
+    if chosen.engine != Options.engine:
+        envs.pure(chosen.world, chosen.engine)
 
 
 def run_task(chosen: Options, console: Console) -> int:
@@ -274,8 +278,7 @@ def run_task(chosen: Options, console: Console) -> int:
     wanted = edge_tasks.chosen(chosen.world, chosen.only, chosen.preset)
     if chosen.publish and _changed(chosen):
         raise UserError(f"--publish is for whole studies; leave out {', '.join(_changed(chosen))}")
-    if chosen.dataset:
-        _check_data(chosen)
+    _check(chosen)
     seeds = chosen.seeds or str(1 if chosen.preset == "smoke" else edge_tasks.SEEDS)
     more: dict[str, Any] = {"checkpoint_seconds": chosen.checkpoint_seconds, "fresh": chosen.fresh}
     more |= {"episodes": chosen.episodes} if chosen.episodes else {}
@@ -296,6 +299,7 @@ def run_task(chosen: Options, console: Console) -> int:
             mine += rows
         console.print(edge_runs.table(f"{chosen.world}: {study}", mine))
         every += mine
+    every = list({row["run_id"]: row for row in every}.values())  # studies share arms
     judged(every, chosen, console)
     if chosen.publish:
         dataset, runs = edge_tasks.dataset_of(chosen.world), chosen.out / offline_mbrl.EXPERIMENT

@@ -36,6 +36,7 @@ SMALLER: dict[str, dict[str, Any]] = {
 }
 TUNED = ("iql", "rebrac")  # the cheap ones, by default: others cost five times as much
 FIRST, RATES = (3e-4, 1e-3, 3e-3), (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # of the critics: what was tried first, and in all
+OF_FIRST = (*TUNED, "edac")  # what has claims on the best of the first
 TUNING = PUBLISHED / EXPERIMENT / "heads-tuning.csv"
 PAPER = "Farebrother et al. 2024 (arXiv 2403.03950), figure 4"
 OFFLINE = "Tarasov et al. 2024 (arXiv 2406.06309); analogue of ours"
@@ -153,13 +154,18 @@ def _tuned() -> tuple[Claim, ...]:
     Those of `TUNED` came first and are a family of their own, which the others do not correct. Then more step sizes
     were tried, because all choices lay at the ends.
     """
-    few, known = "value heads offline, step sizes {}tuned,", "; written when the verdict on three step sizes was known"
-    first = _chosen("tuned", FIRST, lambda algo: few.format("" if algo in TUNED else "of costlier algorithms "))
-    return (*first, *_chosen("widely-tuned", RATES, lambda algo: "value heads offline, more step sizes tuned,", known))
+    few = {
+        algo: f"value heads offline, step sizes {'' if algo in TUNED else 'of costlier algorithms '}tuned,"
+        for algo in OF_FIRST
+    }
+    more = dict.fromkeys(SMALLER, "value heads offline, more step sizes tuned,")
+    known = "; written when the verdict on three step sizes was known"
+    return (*_chosen("tuned", FIRST, few), *_chosen("widely-tuned", RATES, more, known))
 
 
-def _chosen(name: str, among: Sequence[float], family: Callable[[str], str], note: str = "") -> tuple[Claim, ...]:
-    """The claims with the best of some step sizes."""
+def _chosen(name: str, among: Sequence[float], families: Mapping[str, str], note: str = "") -> tuple[Claim, ...]:
+    """The claims on algorithms, each in its family, with the best of some step sizes; with a note where the best of the
+    first ones had been claimed about."""
     found = rates(among=among)
     best = {(algo, head): runs(algo, head, rate=rate) for (algo, head), rate in found.items()}
     return tuple(
@@ -170,11 +176,11 @@ def _chosen(name: str, among: Sequence[float], family: Callable[[str], str], not
             best[algo, "hl_gauss"],
             best[algo, "mse"],
             "hl_gauss minus mse",
-            family(algo),
-            source=_source(algo) + note,
+            family,
+            source=_source(algo) + (note if algo in OF_FIRST else ""),
             preset="quick",
         )
-        for algo in SMALLER
+        for algo, family in families.items()
         if {(algo, "hl_gauss"), (algo, "mse")} <= set(best)
     )
 

@@ -2,11 +2,12 @@
 
 Every step size trains on tuning seeds, whose rows support no claim; the best mean of last scores is taken, of those at
 which no seed diverged. The runs are those of experiments.offline_mbrl, in its folder, so that the same command again
-resumes. --publish writes results/offline_mbrl/heads-tuning.csv, from which the claims about tuned heads take their step
-sizes; it is for the default seeds and preset, and belongs before the reported runs:
+resumes. --publish adds to results/offline_mbrl/heads-tuning.csv, from which the claims about tuned heads take their
+step sizes; rows that are there stay, as reported runs rest on them. It is for the default seeds and preset, and belongs
+before the reported runs:
 
     python -m experiments.heads_tuning --publish
-    python -m experiments.reproduce --only=offline-tuned-hl-gauss-beats-mse-iql --publish
+    python -m experiments.reproduce --only=offline-widely-tuned-hl-gauss-beats-mse-iql --publish
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Options:
     out: Path = Path("runs")
     """Folder for runs."""
     publish: bool = False
-    """Write the table that the claims read."""
+    """Add to the table that the claims read."""
 
 
 def plan(chosen: Options) -> dict[tuple[str, str], list[tasks.Run]]:
@@ -115,7 +116,8 @@ def finish(planned: dict[tuple[str, str], list[tasks.Run]], chosen: Options, con
     rows = rows_of(planned)
     console.print(table(rows))
     if chosen.publish:
-        rundir.upsert_rows(TUNING, rows, list(COLUMNS))
+        there = {row["run_id"] for row in rundir.read_rows(TUNING)} if TUNING.exists() else set()
+        rundir.upsert_rows(TUNING, [row for row in rows if row["run_id"] not in there], list(COLUMNS))
         console.print(f"tuning: {TUNING}; chosen: {heads_offline_claims.rates()}")
 
 

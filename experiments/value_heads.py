@@ -103,7 +103,7 @@ class Options:
     """How many seeds, from 0 on (8), or a range (4:14, the published ones); by default the published
     ones; 0 alone with --preset=smoke."""
     updates: int = 0
-    """Gradient updates of each run; 0 for the preset's."""
+    """Gradient updates of each run, of which the study `long` makes ten times as many; 0 for the preset's."""
     out: Path = Path("runs")
     """Folder for runs."""
     fresh: bool = False

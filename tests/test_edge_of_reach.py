@@ -224,7 +224,10 @@ def run(monkeypatch, *words):
         ("--world=hopper --only=rewards", "unknown study 'rewards'"),
         ("--world=hopper --preset=quik", "did you mean quick"),
         ("--world=hopper --publish --updates=5", "leave out --updates"),
-        ("--world=hopper --publish --engine=mjx", "leave out --engine"),
+        ("--world=hopper --publish --engine=mjx --episodes=3", "leave out --episodes, --engine"),
+        ("--world=hopper --publish --dataset=hopper-medium-expert-mini", "leave out --dataset"),
+        ("--world=pendulum --engine=mjx", "mjx an engine of MuJoCo's tasks; leave it out"),
+        ("--world=hopper --engine=mjc", "--engine=mjc"),
         ("--world=hopper --dataset=pendulum-medium-replay-mini", "takes data of Hopper-v4"),
         ("--world=hopper --dataset=hoper", "hoper"),
         ("--dataset=hopper-medium-replay-mini", "leave them out with --world=box"),
@@ -380,6 +383,23 @@ def test_a_task_is_trained_asked_and_found_again(monkeypatch, capsys, tmp_path):
     before = path.read_bytes()
     assert run(monkeypatch, *words) == 0
     assert path.read_bytes() == before
+
+
+def test_studies_that_share_arms_are_judged_with_each_of_their_rows_once(monkeypatch, tmp_path):
+    """On pendulum the arms without a patch are those of the methods."""
+    judged = []
+
+    def found(need, shared, console):
+        return 0, [
+            {"run_id": f"{need}-{seed}", "algo": need.algo, "settings": need.settings, "seed": seed} for seed in (0, 1)
+        ]
+
+    monkeypatch.setattr(edge_runs, "run", found)
+    monkeypatch.setattr(edge_runs, "table", lambda title, rows: "")
+    monkeypatch.setattr(edge_of_reach, "judged", lambda rows, chosen, console: judged.extend(rows))
+    assert run(monkeypatch, "--world=pendulum", "--only=methods,patches", f"--out={tmp_path}") == 0
+    ids = [row["run_id"] for row in judged]
+    assert len(ids) == len(set(ids)) == 2 * (7 + 2)
 
 
 @pytest.mark.slow

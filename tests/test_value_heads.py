@@ -216,6 +216,25 @@ def test_the_support_figure_shows_clipped_targets_where_rows_have_them():
     assert [len(figures._support(table).axes) for table in (before, after)] == [2, 3]
 
 
+def test_the_figures_of_longer_runs_and_of_more_bins_and_heads_are_drawn():
+    """From rows of which some, older than the others, lack the scores at each evaluation."""
+    names = ("heads", "long", "bins", "resolution", "conservative")
+    arms = [one for name in names for one in STUDIES[name].arms]
+    rows = [{"algo": one.head, "settings": one.settings, "seed": seed} for one in arms for seed in (0, 1)]
+    frame = pd.DataFrame(rows).assign(score_last=50.0, score_best=60.0, value_error=1.0, updates=3_000)
+    long = frame["settings"] == f"longer={heads_studies.LONGER}"
+    frame.loc[long, "updates"] = 30_000
+    for number, column in enumerate(value_heads.SCORES, 1):
+        frame[column] = np.where(long, 10.0 * number, np.nan)
+    line = figures._long(frame).axes[0].lines[0]  # of the first head, whose places are not moved aside
+    np.testing.assert_array_equal(line.get_xdata(), [3, 6, 12, 18, 24, 30])
+    np.testing.assert_array_equal(line.get_ydata(), [50, 10, 20, 30, 40, 50])
+    cells = figures._bins(frame).axes[0]
+    assert len(cells.get_yticks()) == 4 and len(cells.get_xticks()) == 8
+    assert len(figures._conservative(frame).axes[0].get_legend_handles_labels()[1]) == len(heads_studies.HELD)
+    assert figures._long(frame[~long]) is None
+
+
 def test_labels_move_by_the_shift_and_are_as_good_as_noise():
     x = jax.random.normal(jax.random.key(0), (256, heads_shifts.DIM))
     still, moved = (np.asarray(heads_shifts.labels(jax.random.key(1), x, b)) for b in (0.0, 8.0))
