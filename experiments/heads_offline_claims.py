@@ -76,7 +76,7 @@ def rates(path: Path = TUNING, among: Sequence[float] = RATES) -> dict[tuple[str
         return {}
     tried: dict[tuple[str, str], dict[float, pd.DataFrame]] = {}
     for (algo, head, rate), rows in pd.read_csv(path).groupby(["algo", "head", "critic_lr"]):
-        tried.setdefault((str(algo), str(head)), {})[float(rate)] = rows
+        tried.setdefault((str(algo), str(head)), {})[float(rate)] = rows  # type: ignore[arg-type]
     found = {}
     for pair, of in tried.items():
         scores = {r: float(of[r]["score_last"].mean()) for r in among if r in of and not _diverged(of[r])}

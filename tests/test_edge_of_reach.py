@@ -227,7 +227,7 @@ def run(monkeypatch, *words):
         ("--world=hopper --publish --engine=mjx --episodes=3", "leave out --episodes, --engine"),
         ("--world=hopper --publish --dataset=hopper-medium-expert-mini", "leave out --dataset"),
         ("--world=pendulum --engine=mjx", "mjx an engine of MuJoCo's tasks; leave it out"),
-        ("--world=hopper --engine=mjc", "--engine=mjc"),
+        ("--world=hopper --engine=mjc", "invalid choice 'mjc'"),
         ("--world=hopper --dataset=pendulum-medium-replay-mini", "takes data of Hopper-v4"),
         ("--world=hopper --dataset=hoper", "hoper"),
         ("--dataset=hopper-medium-replay-mini", "leave them out with --world=box"),

@@ -273,8 +273,8 @@ def test_the_overview_is_that_of_the_published_claims():
     "name",
     [
         "ravl-min-over-diversity",
-        "offline-hl-gauss-beats-mse-ravl-halfcheetah",
-        "offline-ravl-probabilistic-ensemble-beats-single",
+        "offline-hl-gauss-from-zero-beats-mse-cql",
+        "offline-hl-gauss-beats-mse-cql",
     ],
 )
 def test_a_claim_that_is_asked_alone_is_corrected_with_its_family(monkeypatch, name):
