@@ -233,6 +233,24 @@ def _resolution() -> tuple[Claim, ...]:
     claim = functools.partial(claimed, source=PAPER.format("figure 13"))
     finest, two_hot = of_bins("hl_gauss", 201), of_bins("two_hot", 201)
     coarse, fine, widest = (of_bins("hl_gauss", *pair) for pair in ((101, 2.0), (201, 4.0), (101, 8.0)))
+    pairs = (
+        (
+            "ratio-8-costs",
+            "resolution,bins",
+            "with 101 bins a sigma of 8 bins costs HL-Gauss score, against one of 2",
+            coarse,
+            widest,
+            "ratio 2 minus ratio 8",
+        ),
+        (
+            "ratio-0.75-beats-two-hot-201",
+            "resolution",
+            "with 201 bins HL-Gauss with a sigma of 0.75 bins scores above two-hot",
+            finest,
+            two_hot,
+            "hl_gauss minus two_hot",
+        ),
+    )
     return (
         claim(
             "sigma-101-201",
@@ -244,21 +262,16 @@ def _resolution() -> tuple[Claim, ...]:
             kind="equivalence",
             margin=SCORE,
         ),
-        claim(
-            "ratio-8-costs",
-            "resolution,bins",
-            "with 101 bins a sigma of 8 bins costs HL-Gauss score, against one of 2",
-            needs=(coarse, widest),
-            statistic=SCORES.format("ratio 2 minus ratio 8"),
-            evidence=above("score_last", coarse.needed, widest.needed),
-        ),
-        claim(
-            "ratio-0.75-beats-two-hot-201",
-            "resolution",
-            "with 201 bins HL-Gauss with a sigma of 0.75 bins scores above two-hot",
-            needs=(finest, two_hot),
-            statistic=SCORES.format("hl_gauss minus two_hot"),
-            evidence=above("score_last", finest.needed, two_hot.needed),
+        *(
+            claim(
+                name,
+                study,
+                words,
+                needs=(ours, theirs),
+                statistic=SCORES.format(what),
+                evidence=above("score_last", ours.needed, theirs.needed),
+            )
+            for name, study, words, ours, theirs, what in pairs
         ),
     )
 
