@@ -158,6 +158,11 @@ def of_bins(head: str, bins: int, ratio: float = 0.75) -> Arm:
     return arm(head, **(changes if ratio == Config.ratio else changes | {"ratio": ratio}))
 
 
+def widths(bins: int) -> tuple[float, ...]:
+    """The ratios of so many bins: those whose Gaussian, three sigma and a bin to either side, leaves a bin between."""
+    return tuple(ratio for ratio in WIDER if 2 * (3 * ratio + 1) < bins)
+
+
 def of_support(head: str, factor: float) -> Arm:
     """An arm with a support of another width."""
     return arm(head, **({} if factor == 1.0 else {"support": factor}))
@@ -234,7 +239,7 @@ STUDIES = _each_once(
             "resolution",
             "more bins and wider Gaussians",
             (
-                *(of_bins("hl_gauss", bins, ratio) for bins in FINER for ratio in WIDER),
+                *(of_bins("hl_gauss", bins, ratio) for bins in FINER for ratio in widths(bins)),
                 *(of_bins("two_hot", bins) for bins in FINER),
             ),
         ),

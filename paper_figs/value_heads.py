@@ -209,9 +209,10 @@ def _bins(rows: pd.DataFrame) -> Figure | None:
     left, right = figure.subplots(1, 2)
     cells = np.full((len(studies.FINER), len(studies.WIDER) + 1), np.nan)
     for i, bins in enumerate(studies.FINER):
-        arms = [studies.of_bins("two_hot", bins), *(studies.of_bins("hl_gauss", bins, r) for r in studies.WIDER)]
-        cells[i] = [_of(rows, one)["score_last"].mean() for one in arms]
-        sigmas = [ratio * 2 * studies.HALF / bins for ratio in studies.WIDER]
+        ratios = studies.widths(bins)
+        arms = [studies.of_bins("two_hot", bins), *(studies.of_bins("hl_gauss", bins, ratio) for ratio in ratios)]
+        cells[i, : len(arms)] = [_of(rows, one)["score_last"].mean() for one in arms]
+        sigmas = [ratio * 2 * studies.HALF / bins for ratio in ratios]
         known = [mean_interval(_of(rows, one)["score_last"].to_numpy(float)) for one in arms[1:]]
         half = [interval.high - interval.estimate if interval.bounded else 0.0 for interval in known]
         colour = (GREEN, BLUE, ORANGE, PURPLE)[i]
@@ -220,7 +221,8 @@ def _bins(rows: pd.DataFrame) -> Figure | None:
         )
     image = left.imshow(cells, origin="lower", cmap="viridis", aspect="auto")
     middle = np.nanmean([np.nanmin(cells), np.nanmax(cells)])
-    for (i, j), value in np.ndenumerate(cells):
+    for i, j in np.argwhere(np.isfinite(cells)):
+        value = cells[i, j]
         left.text(j, i, f"{value:.0f}", ha="center", va="center", color="white" if value < middle else "black")
     left.set_xticks(range(cells.shape[1]), ["two-hot", *(f"{ratio:g}" for ratio in studies.WIDER)])
     left.set_yticks(range(len(studies.FINER)), [str(bins) for bins in studies.FINER])

@@ -254,6 +254,15 @@ def test_arms_of_a_study_share_everything_but_what_they_name():
     assert len({one.needed for one in every}) == len(every)
 
 
+def test_every_arm_has_a_head_that_can_be_made():
+    """Before any is trained: a Gaussian may be too wide for its bins."""
+    for one in (one for study in STUDIES.values() for one in study.arms):
+        assert heads_maze.make_head(heads_studies.program(one, one.config("quick")).head).size > 0
+    assert heads_studies.widths(21)[-1] == 2.0 and heads_studies.widths(51)[-1] == 8.0
+    with pytest.raises(UserError, match="at least 27 bins"):
+        heads_maze.make_head(heads.HeadConfig("hl_gauss", 21, 4.0))
+
+
 def test_published_run_ids_are_those_of_the_arms_they_name():
     """Settings that came later must not rename what was run: else all would be made again."""
     published = {
