@@ -38,7 +38,7 @@ NAMES = {
 }
 MARKS = dict(zip(HEADS, "osD^vP*", strict=True))
 SCORE = "score (0: uniform, 100: optimal)"
-SMALL = (4.6, 3.4)
+SMALL, MIDDLE = (4.6, 3.4), (6.4, 3.4)
 WIDE = (8.6, 3.4)
 
 
@@ -280,7 +280,7 @@ def _noise(rows: pd.DataFrame) -> Figure | None:
 def _conservative(rows: pd.DataFrame) -> Figure | None:
     if not (_has(rows, "conservative") and _has(rows, "heads")):
         return None
-    figure = Figure(figsize=SMALL, layout="constrained")
+    figure = Figure(figsize=MIDDLE, layout="constrained")
     axes = figure.subplots()
     for at, head in enumerate(studies.HELD):
         arms = [studies.arm(head), *(studies.arm(head, conservative=alpha) for alpha in studies.ALPHAS)]
