@@ -195,10 +195,10 @@ def _agent(head):
     ],
 )
 def test_probes_are_reached(learner, head, name):
-    module, config = CRITICS[learner]({"head": head, "bins": 51, "support": "-4,4"})
+    module, config = CRITICS[learner]({"head": head, "bins": 101, "support": "-4,4"})
     algorithm = module.make(PROBES[name].env.spec, config)
     trained = learn(algorithm, random_data(PROBES[name].env, 1_000))
-    # A wrong action of 0.25 costs 0.06, less than half a bin: between two atoms the slope of two-hot values is weak.
+    # A wrong action of 0.25 costs 0.06, less than a bin: between two atoms the slope of two-hot values is weak.
     check(name, algorithm, trained, value_tolerance=0.15, action_tolerance=0.3 if head in ("two_hot", "c51") else 0.2)
 
 
