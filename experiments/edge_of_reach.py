@@ -256,9 +256,8 @@ def _changed(chosen: Options) -> list[str]:
 
 def _check(chosen: Options) -> None:
     """Before any run, raises UserError where --dataset holds another task's data, or the task has no such engine."""
-    usual = data.load(edge_tasks.dataset_of(chosen.world))[1].env
-    given = data.load(chosen.dataset)[1].env if chosen.dataset else usual
-    if given != usual:
+    usual = envs.spec(chosen.world).name
+    if chosen.dataset and (given := data.load(chosen.dataset)[1].env) != usual:
         raise UserError(f"--dataset={chosen.dataset} is of {given}; --world={chosen.world} takes data of {usual}")
     if chosen.engine != Options.engine:
         envs.pure(chosen.world, chosen.engine)
