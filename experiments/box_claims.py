@@ -25,13 +25,15 @@ def _run(method: str, settings: str = "") -> Needed:
 BASE = _run("base")
 RIM = "distance=9 width=4"
 PLACES = {"near": "", "rim": RIM, "inner": f"distance={INNER['distance']:g}"}  # of the reward -> settings
+STUDY_OF = {"near": "methods", "rim": "rim", "inner": "inner"}  # what makes the rows of a place
 NEAR_WORDS = "with a reward whose middle is 8 steps away"
 RIM_WORDS = "with a wider reward whose middle is 9 steps away"
 INNER_WORDS = f"with a reward whose middle is {INNER['distance']:g} steps away"
 
 
-def _claim(study: str, words: str, needs: tuple[Needed, ...], **more: object) -> Claim:
-    command = f"python -m experiments.edge_of_reach --world={WORLD} --only={study}"
+def _claim(study: str, words: str, needs: tuple[Needed, ...], made: str = "", **more: object) -> Claim:
+    """A claim of a study's family, whose rows another study may make."""
+    command = f"python -m experiments.edge_of_reach --world={WORLD} --only={made or study}"
     family = f"{WORLD}: {study}"
     build = functools.partial(Claim, experiment=EXPERIMENT, family=family, command=command)
     return build(statement=f"in the box with its true dynamics, {words}", needs=needs, **more)  # type: ignore[arg-type]
@@ -73,7 +75,7 @@ def _patches(claim: Callable[..., Claim], place: str, settings: str, where: str,
 
 
 def _methods(place: str, settings: str, where: str) -> tuple[Claim, ...]:
-    claim = functools.partial(_claim, "methods")
+    claim = functools.partial(_claim, "methods", made=STUDY_OF[place])
     base = _run("base", settings)
     return (
         *_patches(claim, place, settings, where),
@@ -124,6 +126,7 @@ def _explodes(place: str, settings: str, where: str, **more: object) -> Claim:
         "inner" if place == "inner" else "methods",
         f"{where}, the base method's Q-value at the start ends above 1 / (1 - gamma), the most there can be",
         (base,),
+        STUDY_OF[place],
         id=f"box-{place}-base-explodes",
         statistic="mean of the last Q-value at the start less 1 / (1 - gamma), 95% t-interval",
         evidence=above_column("q_last", base, "highest_value"),
@@ -197,6 +200,7 @@ def _ensemble() -> tuple[Claim, ...]:
             "with a wider reward whose middle is 9 steps away, the least of ten critics collects more than the base "
             "method",
             (rim, _run("base", RIM)),
+            "rim",
             id="box-rim-ten-beats-base",
             source=OURS,
             statistic=DIFFERENCE.format("the least of ten minus base"),

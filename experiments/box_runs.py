@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Container, Mapping, Sequence
@@ -81,11 +82,11 @@ class Group(studies.Group):
         """About how long it takes, beside others."""
         return len(self.run_ids) * (2 + self.critics)
 
-    def ids_of(self, configs: Container[box_agent.Config]) -> list[str]:
-        """The run ids of the members with these configs."""
-        preset, updates, per_arm = self.chosen.preset, self.chosen.updates, len(self.seeds)
-        places = [place for place, arm in enumerate(self.arms) if arm.config(preset, updates) in configs]
-        return [run_id for place in places for run_id in self.run_ids[place * per_arm :][:per_arm]]
+    def ids_of(self, configs: Container[box_agent.Config], seeds: Container[int]) -> list[str]:
+        """The run ids of the members with these configs and seeds."""
+        own = [arm.config(self.chosen.preset, self.chosen.updates) for arm in self.arms]
+        members = zip(itertools.product(own, self.seeds), self.run_ids, strict=True)
+        return [run_id for (config, seed), run_id in members if config in configs and seed in seeds]
 
     def settings(self, arm: Arm) -> str:
         """What an arm changes in its method's preset."""

@@ -130,38 +130,38 @@ def alike(arms: Sequence[Arm], preset: str, updates: int = 0) -> list[tuple[Arm,
     return [(arm, trained) for arm, trained in pairs if arm != trained]
 
 
-def _each_once(studies: Sequence[Study]) -> dict[str, Study]:
-    """Studies by name, without the arms that an earlier one has: a setting is trained, and published, once."""
-    known: set[box_agent.Config] = set()
-    found = {}
-    for study in studies:
-        new = tuple(arm for arm in study.arms if arm.config("quick") not in known)
-        known |= {arm.config("quick") for arm in new}
-        found[study.name] = study._replace(arms=new)
-    return found
+def _named(studies: Sequence[Study]) -> dict[str, Study]:
+    """Studies by name, in which a setting has the name of the first arm that is it: rows have one name each."""
+    first: dict[box_agent.Config, Arm] = {}
+    arms = {
+        study.name: dict.fromkeys(first.setdefault(arm.config("quick"), arm) for arm in study.arms) for study in studies
+    }
+    return {study.name: study._replace(arms=tuple(arms[study.name])) for study in studies}
 
 
-STUDIES = _each_once(
+STUDIES = _named(
     (
-        Study(
-            "methods",
-            "the methods as they are, and with a reward at the rim",
-            (*_arms(tuple(METHODS)), *_arms(tuple(METHODS), **_single(RIM))),
-            8,
-        ),
+        Study("methods", "the methods as they are", _arms(tuple(METHODS)), 8),
         Study("horizons", "rollouts from one step to the whole episode", _arms(("base",), horizon=HORIZONS), 8),
-        Study(
-            "ensemble",
-            "the least of ten critics, at both places",
-            (*_arms(("minimum",), critics=(10,)), *_arms(("minimum",), critics=(10,), **_single(RIM))),
-            8,
-        ),
+        Study("ensemble", "the least of ten critics", _arms(("minimum",), critics=(10,)), 8),
         Study("diversity", "diversity of two critics", _arms(("ravl",), critics=(2,), diversity=DIVERSITIES), 8),
         Study(
             "critics",
             "number of critics against their diversity",
             _arms(("ravl",), critics=CRITICS, diversity=DIVERSITIES),
             2,
+        ),
+        Study(
+            "rewards",
+            "the reward's distance against the rollouts' length",
+            _arms(("base", "patched", "minimum", "ravl"), distance=DISTANCES, horizon=LENGTHS),
+            2,
+        ),
+        Study(
+            "rim",
+            "a wider reward nearer to the rim of reach",
+            (*_arms(tuple(METHODS), **_single(RIM)), *_arms(("minimum",), critics=(10,), **_single(RIM))),
+            8,
         ),
         Study(
             "inner",
@@ -173,11 +173,7 @@ STUDIES = _each_once(
             ),
             8,
         ),
-        Study(
-            "rewards",
-            "the reward's distance against the rollouts' length",
-            _arms(("base", "patched", "minimum", "ravl"), distance=DISTANCES, horizon=LENGTHS),
-            2,
-        ),
     )
 )
+ELSEWHERE = ("rim", "inner")  # studies of other places of the reward, which are made where they are asked for
+USUAL = tuple(name for name in STUDIES if name not in ELSEWHERE)

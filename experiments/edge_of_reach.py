@@ -65,8 +65,9 @@ class Options:
     preset: str = "quick"
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large networks, an accelerator)."""
     only: str = ""
-    """Make only these studies, with commas between; by default all of the world: in the box methods, horizons,
-    ensemble, diversity, critics, inner, rewards; elsewhere methods, patches, penalties, horizons, accuracy, critics."""
+    """Make only these studies, with commas between; by default in the box methods, horizons, ensemble, diversity,
+    critics, rewards (there are rim and inner beside, of other places of the reward), elsewhere methods, patches,
+    penalties, horizons, accuracy, critics."""
     methods: str = ""
     """In the box, train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the
     settings below."""
@@ -122,7 +123,7 @@ def chosen_studies(chosen: Options) -> list[Study]:
     )
     if own and (chosen.only or chosen.publish):
         raise UserError("--only and --publish are for whole studies; leave them out, or the settings of your own")
-    names = [name.strip() for name in chosen.only.split(",")] if chosen.only else list(STUDIES)
+    names = [name.strip() for name in chosen.only.split(",")] if chosen.only else box_studies.USUAL
     for name in names:
         if name not in STUDIES:
             raise unknown("study", name, STUDIES)
@@ -162,12 +163,19 @@ def table(study: Study, rows: Sequence[dict[str, Any]]) -> Table:
 def groups_of(wanted: Sequence[Study], chosen: Options) -> list[box_runs.Group]:
     """The programs that train these studies, the longest first; members of several studies share one.
 
+    A setting that several studies have is trained once, with the most seeds that one of them wants.
+
     Raises:
         UserError: there is no such --part.
     """
+    settings: dict[box_agent.Config, tuple[Arm, tuple[int, ...]]] = {}
+    for arm, own in ((arm, seeds_of(study, chosen)) for study in wanted for arm in study.arms):
+        config = arm.config(chosen.preset, chosen.updates)
+        first, seeds = settings.get(config, (arm, ()))
+        settings[config] = (first, max(seeds, own, key=len))
     arms: dict[tuple[int, ...], list[Arm]] = {}
-    for study in wanted:
-        arms.setdefault(seeds_of(study, chosen), []).extend(study.arms)
+    for arm, seeds in settings.values():
+        arms.setdefault(seeds, []).append(arm)
     found = [
         box_runs.Group(part, seeds, chosen)
         for seeds, mine in arms.items()
@@ -180,10 +188,10 @@ def groups_of(wanted: Sequence[Study], chosen: Options) -> list[box_runs.Group]:
 
 
 def rows_of(study: Study, groups: Sequence[box_runs.Group], chosen: Options) -> list[dict[str, Any]]:
-    """The summary rows of a study's own arms."""
+    """The summary rows of a study's arms, with its seeds."""
     seeds = seeds_of(study, chosen)
     configs = {arm.config(chosen.preset, chosen.updates) for arm in study.arms}
-    mine = {run_id for group in groups if group.seeds == seeds for run_id in group.ids_of(configs)}
+    mine = {run_id for group in groups for run_id in group.ids_of(configs, seeds)}
     return studies.rows_of(mine, chosen.out, EXPERIMENT)
 
 

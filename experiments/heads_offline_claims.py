@@ -46,6 +46,8 @@ SOURCES = {
     "sac_n": f"ours; {OFFLINE} has an ensemble of another kind",
     "cql": f"{PAPER}, where CQL learns Atari from a tenth of its replay; analogue of ours",
 }
+ENSEMBLES = {"ravl": "heads of RAVL", "sac_n": "heads of SAC-N", "edac": "heads of EDAC"}  # -> family
+RIVALS = ("mse_softmax", "two_hot", "c51")  # in these; HL-Gauss's loss to squared error there was known before
 FAULT_COMMAND = "python -m experiments.heads_fault"
 LAST = "mean paired difference of last normalised scores over seeds, {}, 95% t-interval"
 
@@ -366,6 +368,7 @@ CLAIMS = (
     *_rivals("cql", "value heads offline", f"{PAPER}; analogue of ours", "two_hot", "c51"),
     *_rivals("iql", "heads of IQL", OFFLINE, "two_hot", "mse_softmax"),  # the others' targets are none that IQL takes
     *_rivals("rebrac", "heads of ReBRAC", OFFLINE, "mse_softmax", "two_hot", "c51", "quantile"),
+    *(claim for algo, family in ENSEMBLES.items() for claim in _rivals(algo, family, _source(algo), *RIVALS)),
     *_begun(),
     *_fault(),
     *_together(),

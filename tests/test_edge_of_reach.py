@@ -141,9 +141,13 @@ def test_the_effect_is_cohens_d():
 
 
 # --- studies and claims ---
-def test_no_setting_is_trained_twice():
-    configs = [arm.config("quick") for study in STUDIES.values() for arm in study.arms]
-    assert len(set(configs)) == len(configs)
+def test_a_setting_has_one_name_in_all_studies():
+    names: dict = {}
+    for arm in (arm for study in STUDIES.values() for arm in study.arms):
+        assert names.setdefault(arm.config("quick"), arm) == arm
+    for study in STUDIES.values():
+        assert len(set(study.arms)) == len(study.arms) > 0
+    assert Arm("base") in STUDIES["diversity"].arms  # two critics, their diversity with a weight of zero
 
 
 def test_members_of_a_group_differ_in_traced_numbers_only():
@@ -155,30 +159,45 @@ def test_members_of_a_group_differ_in_traced_numbers_only():
             assert len({config.diversity > 0 for config in configs}) == 1  # zero is another program
 
 
-def test_all_studies_are_trained_by_few_programs_each_member_once():
+@pytest.mark.parametrize(("names", "programs"), [(box_studies.USUAL, 9), (tuple(STUDIES), 9), (("rim", "inner"), 4)])
+def test_studies_are_trained_by_few_programs_each_member_once_with_the_most_seeds_asked_for(names, programs):
     chosen = edge_of_reach.Options(episodes=edge_of_reach.EPISODES)
-    groups = edge_of_reach.groups_of(list(STUDIES.values()), chosen)
-    assert len(groups) == 9
+    groups = edge_of_reach.groups_of([STUDIES[name] for name in names], chosen)
+    assert len(groups) == programs
     ids = [run_id for group in groups for run_id in group.run_ids]
-    assert len(ids) == len(set(ids)) == sum(study.seeds * len(study.arms) for study in STUDIES.values())
+    most: dict = {}
+    for study, arm in ((STUDIES[name], arm) for name in names for arm in STUDIES[name].arms):
+        most[arm] = max(most.get(arm, 0), study.seeds)
+    assert len(ids) == len(set(ids)) == sum(most.values())
     costs = [group.cost for group in groups]
     assert costs == sorted(costs, reverse=True)  # the longest first, so that no process is left alone with it
 
 
-def test_studies_share_programs_and_find_each_others_rows(tmp_path):
+def test_every_study_finds_its_rows_with_its_own_seeds(tmp_path):
+    """Whatever study they were trained for: the map of rewards has two seeds, also of what methods have eight of."""
+    chosen = edge_of_reach.Options(out=tmp_path, episodes=edge_of_reach.EPISODES)
+    wanted = [STUDIES[name] for name in ("methods", "horizons", "rewards")]
+    groups = edge_of_reach.groups_of(wanted, chosen)
+    ids = [run_id for group in groups for run_id in group.run_ids]
+    (folder := tmp_path / "edge_of_reach").mkdir()
+    rundir.upsert_rows(folder / "summary.csv", [{"run_id": run_id} for run_id in ids], ["run_id"])
+    assert all(edge_of_reach._made(group, chosen) for group in edge_of_reach.groups_of(wanted[:1], chosen))
+    for study in wanted:
+        rows = edge_of_reach.rows_of(study, groups, chosen)
+        assert len({row["run_id"] for row in rows}) == len(rows) == study.seeds * len(study.arms)
+
+
+def test_a_program_is_made_when_all_its_members_have_rows(tmp_path):
     chosen = edge_of_reach.Options(preset="smoke", out=tmp_path, episodes=edge_of_reach.EPISODES, seeds="2")
-    methods, horizons = STUDIES["methods"], STUDIES["horizons"]
-    both, alone = (edge_of_reach.groups_of(wanted, chosen) for wanted in ([methods, horizons], [methods]))
-    assert len(both) == len(alone) == 3
-    ids = [run_id for group in both for run_id in group.run_ids]
+    wanted = [STUDIES["methods"], STUDIES["horizons"]]
+    groups = edge_of_reach.groups_of(wanted, chosen)
+    assert len(groups) == len(edge_of_reach.groups_of(wanted[:1], chosen)) == 3
+    ids = [run_id for group in groups for run_id in group.run_ids]
     (folder := tmp_path / "edge_of_reach").mkdir()
     rundir.upsert_rows(folder / "summary.csv", [{"run_id": run_id} for run_id in ids[:-1]], ["run_id"])
-    assert [edge_of_reach._made(group, chosen) for group in both] == [True, True, False]
+    assert [edge_of_reach._made(group, chosen) for group in groups] == [True, True, False]
     rundir.upsert_rows(folder / "summary.csv", [{"run_id": ids[-1]}], ["run_id"])
-    assert all(edge_of_reach._made(group, chosen) for group in (*both, *alone))
-    parts = [{row["run_id"] for row in edge_of_reach.rows_of(study, both, chosen)} for study in (methods, horizons)]
-    assert [len(part) for part in parts] == [2 * len(methods.arms), 2 * len(horizons.arms)]
-    assert not parts[0] & parts[1] and parts[0] | parts[1] == set(ids)
+    assert all(edge_of_reach._made(group, chosen) for group in groups)
 
 
 def test_every_claim_rests_on_a_study_that_its_command_makes():
