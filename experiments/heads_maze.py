@@ -55,6 +55,7 @@ class Program(NamedTuple):
     batch: int
     tasks: int = 1  # variants of the rules
     conservative: bool = False  # whether there is CQL's term
+    experts: int = 0  # of a soft mixture in place of the last hidden layer
 
     @property
     def sarsa(self) -> bool:
@@ -188,8 +189,14 @@ def of_moves(q: Array, tasks: int) -> Array:
 # --- Learning ---
 def network(program: Program, size: int) -> nets.Network:
     """Q of all actions; outputs begin near zero."""
-    outputs, told = {"q": ACTIONS * size}, program.tasks if program.tasks > 1 else 0
-    return nets.mlp(SIZE * SIZE * 4 + told, program.hidden, outputs, head_init=nets.fan_in_uniform(0.3))
+    outputs, told, init = {"q": ACTIONS * size}, program.tasks if program.tasks > 1 else 0, nets.fan_in_uniform(0.3)
+    if not program.experts:
+        return nets.mlp(SIZE * SIZE * 4 + told, program.hidden, outputs, head_init=init)
+    channels, units = program.hidden
+    net = nets.soft_moe((SIZE, SIZE, 4), channels, units, program.experts, outputs, init)
+    return net._replace(
+        apply=lambda weights, obs: net.apply(weights, jnp.reshape(obs, (*obs.shape[:-1], SIZE, SIZE, 4)))
+    )
 
 
 def logits_of(net: nets.Network, weights: Tree, obs: Array) -> Array:
@@ -199,7 +206,7 @@ def logits_of(net: nets.Network, weights: Tree, obs: Array) -> Array:
 
 
 def features(weights: Tree, obs: Array) -> Array:
-    """The last hidden layer."""
+    """The last hidden layer of a perceptron."""
     x = obs.astype(jnp.float32)
     for index in range(len(weights) - 1):
         layer = weights[f"hidden_{index}"]
@@ -281,7 +288,8 @@ def learn(program: Program, key: Key, numbers: Numbers, task: Task) -> Learnt:
     (weights, target, _), q = jax.lax.scan(stretch, (weights, weights, adam.init(weights)), steps)
     last = compared(head, net, weights, target, batch(program.updates - 1), support, program.target)
     q = jax.vmap(lambda each: of_moves(each, program.tasks))(q) if program.tasks > 1 else q
-    return Learnt(q, features(weights, task.obs), head.measure(*last, support))
+    seen = net.apply(weights, task.obs)["features"] if program.experts else features(weights, task.obs)
+    return Learnt(q, seen, head.measure(*last, support))
 
 
 # --- Tasks and measures: the same programs for every head ---

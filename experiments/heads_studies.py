@@ -60,6 +60,9 @@ class Config:
     """Weight alpha of CQL's term; 0 for none."""
     longer: int = field(default=1, metadata={"later": True})
     """How many times as many updates."""
+    experts: int = field(default=0, metadata={"later": True})
+    """Experts of a soft mixture, which takes the place of the last hidden layer; 0 for none. Then `hidden` holds the
+    channels of its tokens and the units of each expert."""
     rate: float = field(default=0.0, metadata={"later": True})
     """Adam's step size; 0 for the one that was tuned for the head."""
 
@@ -149,6 +152,7 @@ RIVALS = ("mse", "two_hot", "hl_gauss")
 ALPHAS = (0.1, 0.3, 1.0)  # of CQL's term: the paper's
 HELD = (*RIVALS, "c51", "mse_softmax")  # heads with that term
 LONGER = 10
+EXPERTS, EXPERT = (1, 2, 4, 8), (16, 32)  # the paper's numbers of them; channels of a token, units of an expert
 TASKS, SIZES = 8, ((2, 16), (2, 64), (2, 128), (4, 64), (6, 64))  # layers and units
 
 
@@ -184,6 +188,11 @@ def of_size(head: str, layers: int, units: int, **more: object) -> Arm:
 def of_tasks(head: str, layers: int, units: int) -> Arm:
     """An arm with another network, for many variants."""
     return of_size(head, layers, units, tasks=TASKS)
+
+
+def of_experts(head: str, experts: int) -> Arm:
+    """An arm with a soft mixture of experts."""
+    return arm(head, experts=experts, hidden=EXPERT)
 
 
 def calm(head: str) -> Arm:
@@ -268,6 +277,11 @@ STUDIES = _each_once(
             ),
         ),
         Study(
+            "experts",
+            "a soft mixture of experts in the network, by their number",
+            tuple(of_experts(head, number) for head in ("mse", "hl_gauss") for number in EXPERTS),
+        ),
+        Study(
             "tasks",
             f"one network for {TASKS} variants of the maze, by its size",
             tuple(of_tasks(head, *size) for head in ("mse", "hl_gauss") for size in SIZES),
@@ -297,8 +311,8 @@ def program(one: Arm, config: Config) -> heads_maze.Program | heads_shifts.Progr
         return heads_online.Program(head, config.hidden, config.steps, config.batch)
     if one.problem in MOVING:
         return heads_shifts.Program(head, config.hidden, config.steps, config.batch, config.points)
-    term = config.conservative > 0
-    return heads_maze.Program(head, config.hidden, config.target, config.steps, config.batch, config.tasks, term)
+    shape = (config.hidden, config.target, config.steps, config.batch, config.tasks)
+    return heads_maze.Program(head, *shape, config.conservative > 0, config.experts)
 
 
 def ends(config: Config) -> tuple[float, float]:

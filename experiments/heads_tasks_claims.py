@@ -1,5 +1,6 @@
 """The claims about one network for many variants of the maze, about values that are given as labels, about CQL's term,
-about ten times the updates and about more bins. Margins are fixed here, before the runs that are reported."""
+about ten times the updates, about more bins and about mixtures of experts. Margins are fixed here, before the runs that
+are reported."""
 
 from __future__ import annotations
 
@@ -7,7 +8,19 @@ import functools
 
 from experiments import heads_studies as studies
 from experiments.heads_claims import OURS, PAPER, SCORE, SCORES, claimed
-from experiments.heads_studies import LONGER, MAZE, TASKS, TUNED, Arm, arm, of_bins, of_size, of_tasks
+from experiments.heads_studies import (
+    EXPERTS,
+    LONGER,
+    MAZE,
+    TASKS,
+    TUNED,
+    Arm,
+    arm,
+    of_bins,
+    of_experts,
+    of_size,
+    of_tasks,
+)
 from jaxrl_suite.report.claims import Claim, above, above_column, above_mean, level
 
 SMALL, USUAL, LARGE, DEEP = (2, 16), (2, 64), (2, 128), (6, 64)  # layers and units
@@ -276,4 +289,65 @@ def _resolution() -> tuple[Claim, ...]:
     )
 
 
-CLAIMS = (*_tasks(), *_labels(), *_conservative(), *_long(), *_resolution())
+def _experts() -> tuple[Claim, ...]:
+    """Of figure 5: HL-Gauss scores more by a constant factor, whatever the number of experts, and with one of them more
+    than squared error with any number."""
+    claim = functools.partial(claimed, study="experts", source=PAPER.format("figure 5, mixtures of experts in Atari"))
+    mse, gauss = ({number: of_experts(head, number) for number in EXPERTS} for head in ("mse", "hl_gauss"))
+    few, many = EXPERTS[0], EXPERTS[-1]
+    ours, theirs = (gauss[many], mse[few]), (mse[many], gauss[few])
+    pairs = (
+        (
+            "one-gauss-beats-most-mse",
+            f"HL-Gauss with one expert scores above squared error with {many}",
+            gauss[few],
+            mse[many],
+            f"hl_gauss with 1 minus mse with {many}",
+        ),
+        (
+            "more-gain-gauss",
+            f"{many} experts in place of one raise the score of HL-Gauss",
+            gauss[many],
+            gauss[few],
+            f"hl_gauss with {many} minus with 1",
+        ),
+        (
+            "more-gain-mse",
+            f"{many} experts in place of one raise the score of squared error",
+            mse[many],
+            mse[few],
+            f"mse with {many} minus with 1",
+        ),
+    )
+    return (
+        claim(
+            "experts-gauss-beats-mse",
+            words="with a soft mixture of experts, HL-Gauss scores above squared error, over all numbers of experts",
+            needs=(*gauss.values(), *mse.values()),
+            statistic=SCORES.format("hl_gauss minus mse, each a mean over numbers of experts"),
+            evidence=above_mean("score_last", *([[one.needed] for one in of.values()] for of in (gauss, mse))),
+        ),
+        *(
+            claim(
+                f"experts-{name}",
+                words=words,
+                needs=(better, worse),
+                statistic=SCORES.format(what),
+                evidence=above("score_last", better.needed, worse.needed),
+            )
+            for name, words, better, worse, what in pairs
+        ),
+        claim(
+            "experts-same-gap",
+            words=f"HL-Gauss is as far from squared error with {many} experts as with one, to {2 * SCORE:g} points",
+            needs=(*ours, *theirs),
+            statistic="half of the mean difference over seeds between the gaps hl_gauss minus mse with "
+            f"{many} experts and with one, last scores, 95% t-interval",
+            evidence=above_mean("score_last", *([[one.needed] for one in arms] for arms in (ours, theirs))),
+            kind="equivalence",
+            margin=SCORE,
+        ),
+    )
+
+
+CLAIMS = (*_tasks(), *_labels(), *_conservative(), *_long(), *_resolution(), *_experts())

@@ -80,6 +80,7 @@ SETTINGS = (
     "rate",
     "tasks",
     "conservative",
+    "experts",
 )
 MEASURED = ("value_error", "value_bias", "probe", "error_mean", *ERRORS)
 # Of the maze's last batches, where the head has them; rows from before have neither these nor SCORES.
@@ -98,7 +99,7 @@ class Options:
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large, an accelerator)."""
     only: str = ""
     """Make only these studies, with commas between: plasticity, memory, heads, long, targets, one_sided, bins,
-    resolution, support, noise, transitions, scaling, tasks, labels, conservative, online; by default all."""
+    resolution, support, noise, transitions, scaling, experts, tasks, labels, conservative, online; by default all."""
     seeds: str = ""
     """How many seeds, from 0 on (8), or a range (4:14, the published ones); by default the published
     ones; 0 alone with --preset=smoke."""

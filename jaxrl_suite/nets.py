@@ -208,6 +208,85 @@ def nature_cnn(shape: tuple[int, int, int], heads: Mapping[str, int], head_init:
     )
 
 
+# --- Soft mixtures of experts ---
+def _around(x: Array) -> Array:
+    """Each place of a grid `[batch, height, width, channels]` with its eight neighbours; 0 beyond the rim."""
+    (high, wide), padded = x.shape[1:3], jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return jnp.concatenate([padded[:, i : i + high, j : j + wide] for i in range(3) for j in range(3)], axis=-1)
+
+
+def _unit(x: Array, axis: int) -> Array:
+    """Vectors along an axis with length 1."""
+    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=axis, keepdims=True) + 1e-6)
+
+
+class _SoftExperts(nn.Module):
+    """The layer: tokens `[batch, tokens, channels]` -> `[batch, tokens, units]`."""
+
+    experts: int
+    units: int
+
+    @nn.compact
+    def __call__(self, tokens: Array) -> Array:
+        count, channels = tokens.shape[-2:]
+        slots = -(-count // self.experts)
+        phi = self.param("phi", symmetric_uniform(1.0), (channels, self.experts, slots))
+        scale = self.param("scale", constant(1.0), ())
+        per_expert = nn.initializers.variance_scaling(
+            1.0 / 3.0, "fan_in", "uniform", batch_axis=0
+        )  # U(-1, 1) / sqrt(in)
+        kernel = self.param("kernel", per_expert, (self.experts, channels, self.units))
+        bias = self.param("bias", constant(0.0), (self.experts, self.units))
+        logits = jnp.einsum("btc,ces->btes", _unit(tokens, -1), scale * _unit(phi, 0))
+        dispatch, combine = jax.nn.softmax(logits, axis=1), jax.nn.softmax(logits, axis=(2, 3))
+        given = jnp.einsum("btes,btc->besc", dispatch, tokens)
+        found = nn.relu(jnp.einsum("besc,ecu->besu", given, kernel) + bias[:, None])
+        return jnp.einsum("btes,besu->btu", combine, found)
+
+
+class _SoftMoE(nn.Module):
+    channels: int
+    units: int
+    experts: int
+    heads: tuple[tuple[str, int], ...]
+    head_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: Array) -> dict[str, Array]:
+        lead = x.shape[:-3]
+        x = x.reshape(-1, *x.shape[-3:])
+        for index in range(2):
+            x = nn.relu(nn.Dense(self.channels, kernel_init=fan_in_uniform(), name=f"conv_{index}")(_around(x)))
+        tokens = x.reshape(x.shape[0], -1, x.shape[-1])
+        x = _SoftExperts(self.experts, self.units, name="experts")(tokens).reshape(*lead, -1)
+        outputs = {name: nn.Dense(size, kernel_init=self.head_init, name=name)(x) for name, size in self.heads}
+        return {**outputs, "features": x}
+
+
+def soft_moe(
+    shape: tuple[int, int, int],
+    channels: int,
+    units: int,
+    experts: int,
+    heads: Mapping[str, int],
+    head_init: Initializer,
+) -> Network:
+    """A network for pictures `[..., height, width, channels]`, small ones, that ends in a soft mixture of experts.
+
+    The layer is that of Puigcerver et al. 2023 (arXiv 2308.00951) with its normalisation of tokens and slots; that the
+    places of the picture are its tokens is from Obando-Ceron et al. 2024 (arXiv 2402.08609).
+
+    Two 3x3 convolutions let each place see what is two steps away. All experts together have as many slots as there are
+    places, or a few more. Linear layers per
+    named head follow. Beside their outputs stands the mixture's own, `features` `[..., places * units]`.
+    """
+    module = _SoftMoE(channels, units, experts, tuple(heads.items()), head_init)
+    return Network(
+        init=lambda key: module.init(key, jnp.zeros((1, *shape)))["params"],
+        apply=lambda weights, x: module.apply({"params": weights}, x),  # type: ignore[arg-type, return-value]
+    )
+
+
 def ensemble(network: Network, members: int) -> Network:
     """Independent copies of a network; weights and inputs carry a leading axis `[members]`."""
     return Network(

@@ -1,4 +1,5 @@
-"""Matrix products in bfloat16: rounded factors, exact sums, and derivatives that are such products too."""
+"""Matrix products in bfloat16 (rounded factors, exact sums, and derivatives that are such products too), and soft
+mixtures of experts."""
 
 import re
 
@@ -69,3 +70,63 @@ def test_weights_and_their_gradients_stay_in_float32():
 def test_an_unknown_precision_is_refused():
     with pytest.raises(UserError, match="unknown precision 'bfloat'; did you mean bfloat16"):
         nets.mlp(6, (8,), {"mean": 2}, precision="bfloat")
+
+
+# --- soft mixtures of experts ---
+def soft_moe(experts):
+    shape = (3, 3, 4)
+    return nets.soft_moe(shape, 5, 6, experts, {"q": 2}, nets.fan_in_uniform()), jax.random.normal(KEYS[2], (7, *shape))
+
+
+def mixed(weights, tokens):
+    """The layer in float64, token by token: Puigcerver et al. 2023, equations 1 and 2, of unit vectors."""
+    phi, kernel, bias = (np.float64(weights[name]) for name in ("phi", "kernel", "bias"))
+    channels, experts, slots = phi.shape
+    unit = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)
+    flat = (phi / np.linalg.norm(phi, axis=0)).reshape(channels, -1) * float(weights["scale"])
+    power = np.exp(unit @ flat)
+    given = (power / power.sum(axis=0)).T @ tokens
+    found = [np.maximum(given[i] @ kernel[i // slots] + bias[i // slots], 0.0) for i in range(experts * slots)]
+    return (power / power.sum(axis=1, keepdims=True)) @ np.stack(found)
+
+
+@pytest.mark.parametrize("experts", [1, 2, 8])
+def test_a_soft_mixture_is_that_of_its_equations(experts):
+    layer = nets._SoftExperts(experts, 6)
+    tokens = jax.random.normal(KEYS[2], (2, 9, 5))
+    weights = layer.init(jax.random.key(1), tokens)["params"]
+    weights = {**weights, "scale": jnp.float32(3.0), "bias": jax.random.normal(KEYS[2], weights["bias"].shape)}
+    assert weights["phi"].shape == (5, experts, -(-9 // experts)) and weights["kernel"].shape == (experts, 5, 6)
+    found = layer.apply({"params": weights}, tokens)
+    for own, theirs in zip(found, np.float64(tokens), strict=True):
+        np.testing.assert_allclose(own, mixed(weights, theirs), rtol=2e-5, atol=2e-5)
+
+
+def test_a_soft_mixture_treats_all_tokens_alike():
+    layer, tokens, order = (
+        nets._SoftExperts(4, 6),
+        jax.random.normal(KEYS[2], (2, 9, 5)),
+        np.random.default_rng(0).permutation(9),
+    )
+    weights = layer.init(jax.random.key(1), tokens)
+    np.testing.assert_allclose(
+        layer.apply(weights, tokens[:, order]), layer.apply(weights, tokens)[:, order], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("experts", [1, 4])
+def test_a_network_with_experts_sees_every_place_from_every_place(experts):
+    net, x = soft_moe(experts)
+    weights = net.init(jax.random.key(2))
+    out = net.apply(weights, x)
+    assert out["q"].shape == (7, 2) and out["features"].shape == (7, 9 * 6)
+    one = net.apply(weights, x[3])
+    np.testing.assert_allclose(one["q"], out["q"][3], atol=1e-6)
+    slopes = jax.grad(lambda x: net.apply(weights, x)["q"][0])(x[0])
+    assert (jnp.abs(slopes).max(axis=-1) > 0).all()
+
+
+def test_a_convolution_is_xlas_own():
+    x, kernel = jax.random.normal(KEYS[2], (2, 3, 4, 5)), jax.random.normal(jax.random.key(1), (3, 3, 5, 6))
+    theirs = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(nets._around(x) @ kernel.reshape(-1, 6), theirs, rtol=1e-5, atol=1e-4)
