@@ -61,6 +61,7 @@ def draw(results: Path) -> dict[str, Figure]:
             "noise": _noise(maze),
             "transitions": _transitions(maze),
             "scaling": _scaling(maze),
+            "experts": _experts(maze),
             "tasks": _tasks(maze),
             "conservative": _conservative(maze),
             "labels": _heads(maze, "labels", "from optimal values as labels"),
@@ -312,6 +313,21 @@ def _scaling(rows: pd.DataFrame) -> Figure | None:
         return None
     units = sorted({*studies.UNITS, 64})
     return _by_size(rows, "scaling", studies.of_size, studies.DEPTHS, units, "depth and width of the Q-network")
+
+
+def _experts(rows: pd.DataFrame) -> Figure | None:
+    if not _has(rows, "experts"):
+        return None
+    figure = Figure(figsize=SMALL, layout="constrained")
+    axes = figure.subplots()
+    for head in ("mse", "hl_gauss"):
+        _line(axes, rows, [studies.of_experts(head, number) for number in studies.EXPERTS], studies.EXPERTS)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(studies.EXPERTS, [str(number) for number in studies.EXPERTS])
+    axes.set_xlabel("experts of a soft mixture")
+    axes.set_ylabel(SCORE)
+    mine = rows[rows["settings"].isin([one.settings for one in STUDIES["experts"].arms])]
+    return _finish(figure, axes, mine, "Q-learning on a log of mazes, with experts in the Q-network")
 
 
 def _tasks(rows: pd.DataFrame) -> Figure | None:
