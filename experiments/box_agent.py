@@ -6,9 +6,10 @@
 A patch goes to the targets whose s' is at the edge of reach (`edge_patch`), or to as many others of the batch, at
 random (`random_patch`): the control. V* is the box's true value, from value iteration.
 
-Rewards are those of a field whose large bump stands `distance` from the middle. Distance, width, patches and the length
-k of rollouts are traced numbers, so that settings which differ in them train side by side in one program. For that,
-rollouts are imagined to the end of an episode, and what lies past the k-th step gives way to rows of the first k.
+Rewards are those of a field whose large bump stands `distance` from the middle, and networks are given states times
+`scale`. Distance, width, scale, patches and the length k of rollouts are traced numbers, so that settings which differ
+in them train side by side in one program. For that, rollouts are imagined to the end of an episode, and what lies past
+the k-th step gives way to rows of the first k.
 
 Deviations from MBPO and RAVL: batches hold imagined rows only, of the last period; networks are small, steps large;
 and gamma is lower than usual. At 0.99 the best actions differ by some thousandths of a value, which takes long to learn
@@ -18,7 +19,7 @@ even where nothing goes wrong.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -44,7 +45,7 @@ from jaxrl_suite.types import (
     WorldModel,
 )
 
-TRACED = ("horizon", "distance", "width", "edge_patch", "random_patch")
+TRACED = ("horizon", "distance", "width", "edge_patch", "random_patch", "scale")
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,22 @@ class Config(dyna.Config):
     """1: targets at edge-of-reach states hold the true value."""
     random_patch: float = 0.0
     """1: as many targets at random hold it."""
+    scale: float = field(default=1.0, metadata={"later": True})
+    """What states are multiplied by before networks see them."""
+    layer_norm: bool = field(default=False, metadata={"later": True})
+    """Layer normalisation in the critics."""
 
 
 @struct.dataclass
 class Hypers(actor_critic_config.Hypers):
-    """With the length of rollouts, the reward's place and the patches."""
+    """With the length of rollouts, the reward's place, the patches and the scale of what networks see."""
 
     horizon: Any = 10
     distance: Any = 8.0
     width: Any = 3.0
     edge_patch: Any = 0.0
     random_patch: Any = 0.0
+    scale: Any = 1.0
 
 
 QUICK = Config(
@@ -118,10 +124,11 @@ def check(config: Config) -> None:
     """Refuse numbers that nothing can be learnt with.
 
     Raises:
-        UserError: rollouts longer than an episode, or a bump without a width.
+        UserError: rollouts longer than an episode, or a bump without a width, or states without a scale.
     """
-    if not config.width > 0:
-        raise UserError(f"--width={config.width:g} must be above 0")
+    for name in ("width", "scale"):
+        if not getattr(config, name) > 0:
+            raise UserError(f"--{name}={getattr(config, name):g} must be above 0")
     if config.horizon > box.HORIZON:
         raise UserError(
             f"--horizon={config.horizon} is longer than an episode of {box.SPEC.name}, which ends after {box.HORIZON} "
@@ -136,10 +143,33 @@ def make(spec: Spec, config: Config) -> Algorithm:
         UserError: sizes that do not fit each other, or what `check` refuses.
     """
     check(config)
-    ac = actor_critic.make(spec, config.actor_critic(), diverse=config.diversity > 0)
+    shape = replace(config.actor_critic(), layer_norm=config.layer_norm)
+    ac = scaled(actor_critic.make(spec, shape, diverse=config.diversity > 0))
     hypers = config.hypers(config.diversity, Hypers, **{name: getattr(config, name) for name in TRACED})
     idea = Idea(transform=rewarded, amend=shortened, relabel=patched, measure=watched)
     return _with_true_values(dyna.make(spec, replace(config, horizon=box.HORIZON), ac, hypers, idea))
+
+
+def scaled(ac: actor_critic.ActorCritic) -> actor_critic.ActorCritic:
+    """The actor-critic whose networks are given states times the member's own scale."""
+    values = ac.values
+    assert values is not None
+
+    def seen(state: actor_critic.State, obs: Array) -> Array:
+        return obs * state.hypers.scale
+
+    def update(state: actor_critic.State, batch: Transition, key: Key) -> tuple[actor_critic.State, Metrics]:
+        obs, next_obs = seen(state, batch.obs), seen(state, batch.next_obs)
+        return ac.update(state, batch._replace(obs=obs, next_obs=next_obs), key)
+
+    return actor_critic.ActorCritic(
+        init=ac.init,
+        update=update,
+        policy=lambda state, obs, key: ac.policy(state, seen(state, obs), key),
+        act=lambda state, carry, obs, key: ac.act(state, carry, seen(state, obs), key),
+        q_value=lambda state, obs, action: ac.q_value(state, seen(state, obs), action),
+        values=lambda state, obs, action: values(state, seen(state, obs), action),
+    )
 
 
 def rewarded(model: WorldModel, state: State) -> WorldModel:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 from experiments.box_agent import QUICK
-from experiments.box_studies import EXPERIMENT, INNER, INNER_LENGTHS, WORLD
+from experiments.box_studies import EXPERIMENT, INNER, INNER_LENGTHS, NETWORKS, WORLD, Arm, text
 from jaxrl_suite.report.claims import Claim, Needed, above, above_column, above_mean, level
 
 SOURCE = "Sims et al. 2024 (arXiv 2402.12527), whose small world is not published in numbers; this one is ours"
@@ -25,6 +25,7 @@ def _run(method: str, settings: str = "") -> Needed:
 BASE = _run("base")
 RIM = "distance=9 width=4"
 PLACES = {"near": "", "rim": RIM, "inner": f"distance={INNER['distance']:g}"}  # of the reward -> settings
+METHOD_WORDS = {"ravl": "RAVL (five diverse critics)", "minimum": "the least of five critics"}
 STUDY_OF = {"near": "methods", "rim": "rim", "inner": "inner"}  # what makes the rows of a place
 NEAR_WORDS = "with a reward whose middle is 8 steps away"
 RIM_WORDS = "with a wider reward whose middle is 9 steps away"
@@ -43,16 +44,7 @@ def _patches(claim: Callable[..., Claim], place: str, settings: str, where: str,
     """Whether it is the targets at the edge that the base fails by."""
     base, patched, random = (_run(method, settings) for method in ("base", "patched", "random-patched"))
     return (
-        claim(
-            f"{where}, the base method with its edge-of-reach targets patched ends near the best return",
-            (patched,),
-            id=f"box-{place}-patch-restores",
-            source=SOURCE + note,
-            statistic="mean of the last return less the best one, 95% t-interval",
-            evidence=above_column("return_last", patched, "attainable"),
-            kind="non-inferiority",
-            margin=MARGIN,
-        ),
+        _restores(claim, place, patched, where, SOURCE + note),
         claim(
             f"{where}, patching as many targets at random gains the base method nothing to speak of",
             (base, random),
@@ -79,26 +71,8 @@ def _methods(place: str, settings: str, where: str) -> tuple[Claim, ...]:
     base = _run("base", settings)
     return (
         *_patches(claim, place, settings, where),
-        claim(
-            f"{where}, the base method ends more than {MARGIN:g} below the best return",
-            (base,),
-            id=f"box-{place}-base-falls",
-            source=AFTER,
-            family=LATE,
-            statistic=f"mean of the best return less the last one, less {MARGIN:g}, 95% t-interval",
-            evidence=above_column("attainable", base, "return_last", MARGIN),
-        ),
-        *(
-            claim(
-                f"{where}, {name} collects more than the base method",
-                (_run(method, settings), base),
-                id=f"box-{place}-{method}-beats-base",
-                source=SOURCE,
-                statistic=DIFFERENCE.format(f"{method} minus base"),
-                evidence=above("return_last", _run(method, settings), base),
-            )
-            for method, name in (("ravl", "RAVL (five diverse critics)"), ("minimum", "the least of five critics"))
-        ),
+        _falls(claim, place, base, where, AFTER),
+        *(_beats(claim, place, settings, where, method, SOURCE) for method in METHOD_WORDS),
         *_spread(claim, place, settings, where),
     )
 
@@ -209,29 +183,74 @@ def _ensemble() -> tuple[Claim, ...]:
     )
 
 
+def _falls(claim: Callable[..., Claim], name: str, base: Needed, where: str, source: str, family: str = LATE) -> Claim:
+    return claim(
+        f"{where}, the base method ends more than {MARGIN:g} below the best return",
+        (base,),
+        id=f"box-{name}-base-falls",
+        source=source,
+        family=family,
+        statistic=f"mean of the best return less the last one, less {MARGIN:g}, 95% t-interval",
+        evidence=above_column("attainable", base, "return_last", MARGIN),
+    )
+
+
+def _restores(claim: Callable[..., Claim], name: str, patched: Needed, where: str, source: str) -> Claim:
+    return claim(
+        f"{where}, the base method with its edge-of-reach targets patched ends near the best return",
+        (patched,),
+        id=f"box-{name}-patch-restores",
+        source=source,
+        statistic="mean of the last return less the best one, 95% t-interval",
+        evidence=above_column("return_last", patched, "attainable"),
+        kind="non-inferiority",
+        margin=MARGIN,
+    )
+
+
+def _beats(claim: Callable[..., Claim], name: str, settings: str, where: str, method: str, source: str) -> Claim:
+    ours, base, words = _run(method, settings), _run("base", settings), METHOD_WORDS[method]
+    return claim(
+        f"{where}, {words} collects more than the base method",
+        (ours, base),
+        id=f"box-{name}-{method}-beats-base",
+        source=source,
+        statistic=DIFFERENCE.format(f"{method} minus base"),
+        evidence=above("return_last", ours, base),
+    )
+
+
+def _networks() -> tuple[Claim, ...]:
+    """Whether it hangs on the networks."""
+    claim, found = functools.partial(_claim, "networks"), []
+    for change, words in zip(
+        NETWORKS, ("2x32 units", "2x128 units", "inputs a tenth as large", "layer norm"), strict=True
+    ):
+        settings = text(Arm("base", tuple(change.items())), "quick")
+        where, name = f"{NEAR_WORDS} and networks with {words}", f"networks-{settings.replace('=', '-')}"
+        base, patched = _run("base", settings), _run("patched", settings)
+        found += [
+            _falls(claim, name, base, where, OURS, f"{WORLD}: networks"),
+            _restores(claim, name, patched, where, OURS),
+            *(_beats(claim, name, settings, where, method, OURS) for method in METHOD_WORDS),
+        ]
+    return tuple(found)
+
+
 def _inner() -> tuple[Claim, ...]:
     """Where diversity does help: found on the map of rewards, with two of these eight seeds."""
-    claim = functools.partial(_claim, "inner", source=f"{SOURCE}; written when two of the seeds were known")
-    found = []
+    claim, found = functools.partial(_claim, "inner"), []
+    source = f"{SOURCE}; written when two of the seeds were known"
     for k in INNER_LENGTHS:
         settings = f"{'' if k == HORIZON else f'horizon={k} '}distance={INNER['distance']:g}"
-        where = f"with a reward whose middle is 4 steps away and rollouts of {k} steps,"
-        base, minimum, ravl = (_run(method, settings) for method in ("base", "minimum", "ravl"))
-        for ours, name in ((ravl, "RAVL (five diverse critics)"), (minimum, "the least of five critics")):
-            found.append(
-                claim(
-                    f"{where} {name} collects more than the base method",
-                    (ours, base),
-                    id=f"box-inner-{k}-{ours.algo}-beats-base",
-                    statistic=DIFFERENCE.format(f"{ours.algo} minus base"),
-                    evidence=above("return_last", ours, base),
-                )
-            )
+        where, ravl = f"{INNER_WORDS} and rollouts of {k} steps", _run("ravl", settings)
+        found += [_beats(claim, f"inner-{k}", settings, where, method, source) for method in METHOD_WORDS]
         found.append(
             claim(
-                f"{where} RAVL ends near the best return",
+                f"{where}, RAVL ends near the best return",
                 (ravl,),
                 id=f"box-inner-{k}-ravl-restores",
+                source=source,
                 statistic="mean of the last return less the best one, 95% t-interval",
                 evidence=above_column("return_last", ravl, "attainable"),
                 kind="non-inferiority",
@@ -304,5 +323,6 @@ CLAIMS = (
     *_critics(),
     *_inner(),
     *_inner_edge(),
+    *_networks(),
     *_later(),
 )

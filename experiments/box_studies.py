@@ -23,6 +23,12 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 RIM = {"distance": 9.0, "width": 4.0}  # a reward nearer to the rim, and wider, than that of the presets
 INNER, INNER_LENGTHS = {"distance": 4.0}, (10, 20)  # where the map showed RAVL to repair something, with two seeds
+NETWORKS: tuple[dict[str, Any], ...] = (
+    {"hidden": (32, 32)},
+    {"hidden": (128, 128)},
+    {"scale": 0.1},
+    {"layer_norm": True},
+)
 HORIZONS = (1, 5, 10, 20, 30)
 DISTANCES, LENGTHS = (4.0, 7.0, 8.0, 9.0, 11.0), (5, 10, 20)
 CRITICS, DIVERSITIES = (5, 10), (0.0, 0.1, 1.0, 100.0)
@@ -173,7 +179,15 @@ STUDIES = _named(
             ),
             8,
         ),
+        Study(
+            "networks",
+            "networks of other sizes, whose inputs are scaled, or with layer normalisation",
+            tuple(
+                arm for change in NETWORKS for arm in _arms(("base", "patched", "minimum", "ravl"), **_single(change))
+            ),
+            8,
+        ),
     )
 )
-ELSEWHERE = ("rim", "inner")  # studies of other places of the reward, which are made where they are asked for
-USUAL = tuple(name for name in STUDIES if name not in ELSEWHERE)
+FURTHER = ("rim", "inner", "networks")  # studies that are made where they are asked for
+USUAL = tuple(name for name in STUDIES if name not in FURTHER)

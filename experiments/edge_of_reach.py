@@ -66,8 +66,8 @@ class Options:
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large networks, an accelerator)."""
     only: str = ""
     """Make only these studies, with commas between; by default in the box methods, horizons, ensemble, diversity,
-    critics, rewards (there are rim and inner beside, of other places of the reward), elsewhere methods, patches,
-    penalties, horizons, accuracy, critics."""
+    critics, rewards (there are beside: rim and inner, of other places of the reward, and networks), elsewhere methods,
+    patches, penalties, horizons, accuracy, critics."""
     methods: str = ""
     """In the box, train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the
     settings below."""
@@ -81,6 +81,8 @@ class Options:
     """Numbers of critics N, with commas between."""
     diversity: str = ""
     """Weights eta of their diversity, with commas between."""
+    scale: str = ""
+    """What states are multiplied by before networks see them, with commas between."""
     seeds: str = ""
     """How many seeds, from 0 on (8), or a range (8:16); by default what each study has."""
     dataset: str = ""
@@ -120,6 +122,7 @@ def chosen_studies(chosen: Options) -> list[Study]:
         width=chosen.width,
         critics=chosen.critics,
         diversity=chosen.diversity,
+        scale=chosen.scale,
     )
     if own and (chosen.only or chosen.publish):
         raise UserError("--only and --publish are for whole studies; leave them out, or the settings of your own")
@@ -277,7 +280,7 @@ def run_task(chosen: Options, console: Console) -> int:
     Raises:
         UserError: an option of the box's, or a study or preset that there is not.
     """
-    for name in ("methods", "horizon", "distance", "width", "critics", "diversity"):
+    for name in ("methods", "horizon", "distance", "width", "critics", "diversity", "scale"):
         if getattr(chosen, name):
             raise UserError(f"--{name} is for --world={WORLD}; with --world={chosen.world} choose studies with --only")
     if chosen.episodes < 0:

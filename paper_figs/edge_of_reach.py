@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from experiments import curves
 from experiments.box_claims import PLACES
-from experiments.box_studies import EXPERIMENT
+from experiments.box_studies import EXPERIMENT, NETWORKS, Arm, text
 from jaxrl_suite.envs import box
 from jaxrl_suite.report import mean_interval
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
@@ -38,7 +38,9 @@ def draw(results: Path) -> dict[str, Figure]:
     summary = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str})
     summary = summary[(summary["status"] == "finished") & (summary["dataset"] == "box")].fillna({"settings": ""})
     figures: dict[str, Figure | None] = {}
-    for preset, rows in summary.groupby("preset"):
+    nets = _networks_settings()
+    for preset, every in summary.groupby("preset"):
+        rows = every[~every["settings"].isin(nets)]
         plain = rows[rows["settings"] == ""]
         stem = f"{EXPERIMENT}/box-{{}}" + ("" if preset == "quick" else f"-{preset}")
         for place, settings in PLACES.items():
@@ -48,6 +50,7 @@ def draw(results: Path) -> dict[str, Figure]:
             figures[stem.format(f"reach{place}")] = _by_reach(mine, _table(folder / "shells.csv"))
         figures[stem.format("horizons")] = _horizons(_at(rows, plain, "distance", "width"))
         figures[stem.format("maps")] = _maps(rows, plain)
+        figures[stem.format("networks")] = _networks(pd.concat([plain, every[every["settings"].isin(nets)]]))
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -191,6 +194,43 @@ def _horizons(rows: pd.DataFrame) -> Figure | None:
         f"base method, true dynamics: mean over {seeds_of(rows)}, 95% t-interval; dashed: the best return, no excess",
         fontsize=10,
     )
+    return figure
+
+
+# --- Networks ---
+def _networks_settings() -> dict[str, str]:
+    """The settings of networks that are unlike the others, and their names."""
+    names = ("2x32", "2x128", "inputs x 0.1", "layer norm")
+    arms = [Arm("base", tuple(change.items())) for change in NETWORKS]
+    return {text(arm, "quick"): name for arm, name in zip(arms, names, strict=True)}
+
+
+def _networks(rows: pd.DataFrame) -> Figure | None:
+    """Returns and Q-values of methods by network."""
+    names = {"": "2x64", **_networks_settings()}
+    if rows["settings"].nunique() < len(names):
+        return None
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    words = {
+        "return_last": "return of an episode (dashed: the best)",
+        "q_last": "Q-value at the start\n(dashed: highest)",
+    }
+    levels = {"return_last": rows["attainable"].iloc[0], "q_last": rows["highest_value"].iloc[0]}
+    for axes, column in zip(figure.subplots(1, 2), words, strict=True):
+        for at, method in enumerate(MAPPED):
+            mine = rows[rows["algo"] == method]
+            known = [mean_interval(mine.loc[mine["settings"] == one, column].to_numpy(float)) for one in names]
+            half = [interval.high - interval.estimate if interval.bounded else 0.0 for interval in known]
+            places = [place + 0.12 * (at - 1.5) for place in range(len(names))]
+            means = [interval.estimate for interval in known]
+            axes.errorbar(
+                places, means, half, fmt="o", color=METHODS[method], label=NAMES[method], capsize=2, markersize=4
+            )
+        axes.axhline(levels[column], color=GREY, linestyle="--", linewidth=1.2)
+        axes.set_xticks(range(len(names)), [*names.values()])
+        axes.set_ylabel(words[column])
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle(f"box, true dynamics, by network: mean over {seeds_of(rows)}, 95% t-interval", fontsize=10)
     return figure
 
 

@@ -32,6 +32,7 @@ from experiments import (
 )
 from experiments.box_studies import STUDIES, Arm
 from jaxrl_suite import data
+from jaxrl_suite.algorithms import actor_critic
 from jaxrl_suite.algorithms.ideas import State
 from jaxrl_suite.envs import box
 from jaxrl_suite.errors import UserError
@@ -66,6 +67,29 @@ def batch():
 
 def relabelled(**hypers):
     return box_agent.patched(None, state(**hypers), batch(), jax.random.key(0))
+
+
+# --- what networks see ---
+def test_networks_see_states_times_the_members_scale():
+    """The same weights at another scale are those of states so much larger."""
+    config = dataclasses.replace(box_agent.PRESETS["smoke"], critics=3, diversity=1.0)
+    plain = actor_critic.make(box.SPEC, config.actor_critic(), diverse=True)
+    agent, key = box_agent.scaled(plain), jax.random.key(3)
+    half, one = (
+        plain.init(key, config.hypers(1.0, box_agent.Hypers, scale=scale), jnp.zeros(8)) for scale in (0.5, 1.0)
+    )
+    rows = batch()
+    twice = rows._replace(obs=2.0 * rows.obs, next_obs=2.0 * rows.next_obs)
+    for name in ("policy", "act", "q_value", "values"):
+        last = {"policy": (key,), "act": ((), key)}.get(name, (rows.action,))
+        found, known = (
+            getattr(ac, name)(*((state, last[0], obs, last[1]) if name == "act" else (state, obs, *last)))
+            for ac, state, obs in ((agent, half, twice.obs), (plain, one, rows.obs))
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, known)
+    mine, theirs = agent.update(half, twice, key)[0], plain.update(one, rows, key)[0]
+    for a, b in zip(jax.tree.leaves(mine.critic), jax.tree.leaves(theirs.critic), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 # --- patches ---
@@ -159,7 +183,9 @@ def test_members_of_a_group_differ_in_traced_numbers_only():
             assert len({config.diversity > 0 for config in configs}) == 1  # zero is another program
 
 
-@pytest.mark.parametrize(("names", "programs"), [(box_studies.USUAL, 9), (tuple(STUDIES), 9), (("rim", "inner"), 4)])
+@pytest.mark.parametrize(
+    ("names", "programs"), [(box_studies.USUAL, 9), (("rim", "inner"), 4), (("networks",), 12), (tuple(STUDIES), 18)]
+)
 def test_studies_are_trained_by_few_programs_each_member_once_with_the_most_seeds_asked_for(names, programs):
     chosen = edge_of_reach.Options(episodes=edge_of_reach.EPISODES)
     groups = edge_of_reach.groups_of([STUDIES[name] for name in names], chosen)
@@ -238,6 +264,8 @@ def run(monkeypatch, *words):
         ("--horizon=0", "at least 1"),
         ("--horizon=ten", "no list of numbers"),
         ("--width=0", "must be above 0"),
+        ("--scale=0,1", "--scale=0 must be above 0"),
+        ("--world=hopper --scale=0.1", "--scale is for --world=box"),
         ("--seeds=none", "neither a count"),
         ("--world=hopper --distance=9", "--distance is for --world=box"),
         ("--world=hopper --only=rewards", "unknown study 'rewards'"),
