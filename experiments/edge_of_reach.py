@@ -2,10 +2,11 @@
 
 The base method is MBPO's rollouts with SAC. `patched` puts the true value in place of its targets at edge-of-reach
 states, `random-patched` in place of as many others. `minimum` trusts the least of N critics, and `ravl` makes these
-diverse. Without options all studies of the world are made: methods, horizons (rollouts from one step to the whole
-episode), ensemble (the least of ten critics), diversity (of two), critics (N against eta), inner (a reward near the
-starts), rewards (the reward's distance against the rollouts' length). Members of several studies share a program. The
-same command resumes what was stopped, and prints what has finished.
+diverse. Without options the studies of one place of the reward are made: methods, horizons (rollouts from one step to
+the whole episode), ensemble (the least of ten critics), diversity (of two), critics (N against eta), rewards (the
+reward's distance against the rollouts' length). Where asked for there are rim and inner (a reward near the rim of
+reach, and near the starts) and networks (their sizes, the scale of what they see, layer normalisation). Members of
+several studies share a program. The same command resumes what was stopped, and prints what has finished.
 
 Elsewhere (pendulum; hopper, halfcheetah, walker2d with the extra `mujoco`) offline algorithms learn from the bundled
 data in a learned world and in the true one: methods, patches (of targets at the ends of rollouts, in the true one, by
