@@ -225,7 +225,7 @@ def main() -> int:
     options.cache_programs()
     prog = f"python -m experiments.{EXPERIMENT}"
     chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
-    options.require_positive(dataclasses.replace(chosen, steps=max(chosen.steps, 1)))
+    settings.require_positive(dataclasses.replace(chosen, steps=max(chosen.steps, 1)))
     plans, console = plans_of(chosen), make_console()
     for plan in plans:
         code = run(plan, chosen, Display(console))

@@ -33,7 +33,7 @@ from jaxrl_suite.data import d4rl
 from jaxrl_suite.data.episodes import episode_returns
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
-from jaxrl_suite.train import files, identity, interrupts, loop, record, rundir, session, sinks
+from jaxrl_suite.train import files, identity, interrupts, loop, record, rundir, session, settings, sinks
 from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.types import Spec
 
@@ -322,7 +322,7 @@ def main() -> int:
         return 0
     if chosen.level not in LEVELS:
         raise unknown("level", chosen.level, LEVELS)
-    options.require_positive(chosen)
+    settings.require_positive(chosen)
     options.require_seeds("--seed", chosen.seed, chosen.seed)
     if chosen.level == "medium-expert" and chosen.rows == 1:
         raise UserError("--rows=1 cannot be half medium, half expert; give at least 2")

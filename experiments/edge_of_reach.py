@@ -49,7 +49,7 @@ from jaxrl_suite import data, envs
 from jaxrl_suite.envs import engines
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import stats
-from jaxrl_suite.train import rundir
+from jaxrl_suite.train import rundir, settings
 from jaxrl_suite.train.display import Display, make_console
 
 WORLDS = (WORLD, *edge_tasks.TASKS)
@@ -138,7 +138,7 @@ def chosen_studies(chosen: Options) -> list[Study]:
     wanted = [own] if own else [STUDIES[name] for name in names]
     for arm in (arm for study in wanted for arm in study.arms):
         config = arm.config(chosen.preset, chosen.updates)
-        options.require_positive(config)
+        settings.require_positive(config)
         box_agent.check(config)
     return wanted
 
@@ -172,13 +172,13 @@ def groups_of(wanted: Sequence[Study], chosen: Options) -> list[box_runs.Group]:
     Raises:
         UserError: there is no such --part.
     """
-    settings: dict[box_agent.Config, tuple[Arm, tuple[int, ...]]] = {}
+    kept: dict[box_agent.Config, tuple[Arm, tuple[int, ...]]] = {}
     for arm, own in ((arm, seeds_of(study, chosen)) for study in wanted for arm in study.arms):
         config = arm.config(chosen.preset, chosen.updates)
-        first, seeds = settings.get(config, (arm, ()))
-        settings[config] = (first, max(seeds, own, key=len))
+        first, seeds = kept.get(config, (arm, ()))
+        kept[config] = (first, max(seeds, own, key=len))
     arms: dict[tuple[int, ...], list[Arm]] = {}
-    for arm, seeds in settings.values():
+    for arm, seeds in kept.values():
         arms.setdefault(seeds, []).append(arm)
     found = [
         box_runs.Group(part, seeds, chosen)

@@ -42,7 +42,7 @@ from jaxrl_suite.algorithms.head_options import OnlineHeadOptions
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import stats
-from jaxrl_suite.train import extended, identity, loop, rundir, session
+from jaxrl_suite.train import extended, identity, loop, rundir, session, settings
 from jaxrl_suite.train.display import Display, make_console
 from jaxrl_suite.train.evaluate import Episodes, Evaluator, make_evaluator
 from jaxrl_suite.types import Tree
@@ -108,7 +108,7 @@ class Group(studies.Group):
     def __init__(self, arm: Arm, seeds: tuple[int, ...], chosen: Options, display: Display) -> None:
         self.arm, self.seeds, self.chosen, self.display = arm, seeds, chosen, display
         self.config = arm.config(chosen.env, chosen.preset)
-        options.require_positive(self.config)
+        settings.require_positive(self.config)
         self.spec = envs.spec(chosen.env)
         plan = {"dataset": chosen.env, "rows": 1, "preset": chosen.preset, "episodes": chosen.episodes}
         plan |= {"extends": self.shorter.config.steps} if arm.extends else {}

@@ -127,7 +127,7 @@ def main() -> int:
     options.cache_programs()
     prog = "python -m experiments.heads_tuning"
     chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
-    options.require_positive(chosen)
+    settings.require_positive(chosen)
     if chosen.publish and (chosen.seeds, chosen.preset) != (Options.seeds, Options.preset):
         raise UserError("--publish is for the default seeds and preset; leave out --seeds and --preset")
     planned, console = plan(chosen), make_console()

@@ -28,7 +28,7 @@ from experiments.lipschitz_arms import ARMS, EXPERIMENT, SEEDS, Arm
 from jaxrl_suite.algorithms import mbpo_online
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly
-from jaxrl_suite.train import identity, rundir
+from jaxrl_suite.train import identity, rundir, settings
 from jaxrl_suite.train.display import make_console
 from jaxrl_suite.types import Tree
 
@@ -125,7 +125,7 @@ def main() -> int:
     options.cache_programs()
     prog = "python -m experiments.lipschitz_seconds"
     chosen = options.parse(Options, options.arguments(), Options(), prog, __doc__ or "")
-    options.require_positive(chosen)
+    settings.require_positive(chosen)
     names = [name.strip() for name in chosen.env.split(",")]
     for name in names:
         lipschitz_arms.default("sac", name, chosen.preset)

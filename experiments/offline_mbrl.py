@@ -117,7 +117,7 @@ def describe(
     names = settings.traced(algorithm, config)
     configs = settings.variants(config, names, shared.vary)
     for variant in configs:
-        options.require_positive(variant)
+        settings.require_positive(variant)
     frozen = session.freeze(
         EXPERIMENT,
         entry,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import math
 import os
 import re
 import sys
@@ -23,13 +22,12 @@ from rich.table import Table
 
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError, unknown
-from jaxrl_suite.train import sinks
+from jaxrl_suite.train import settings, sinks
 
 PRESETS = ("smoke", "quick", "paper")
 LARGEST_SEED = 2**31 - 1  # what a traced int32 holds
 MOST_SEEDS = 10_000  # of one command
 GROUPS = ("--shared", "--config")  # fields of a command line's dataclass whose names are not part of the options
-SHARES = ("gamma", "tau", "expectile")  # settings that are at most one, in every algorithm that has them
 T = TypeVar("T")
 
 
@@ -178,29 +176,6 @@ def _options(value: Any, prefix: str = "--") -> list[str]:
     return names
 
 
-def require_positive(config: Any, prefix: str = "--") -> None:
-    """Refuse sizes below one anywhere in a config: whole numbers, and the entries of tuples of whole numbers. Those
-    that may be none (metadata `zero`) start at zero. Other numbers are finite, and shares at most one.
-
-    Raises:
-        UserError: naming the option.
-    """
-    for item in dataclasses.fields(config):
-        value, option = getattr(config, item.name), prefix + item.name.replace("_", "-")
-        if dataclasses.is_dataclass(value):
-            require_positive(value, f"{option}.")
-        numbers, least = value if isinstance(value, tuple) else (value,), 0 if item.metadata.get("zero") else 1
-        if any(isinstance(n, int) and not isinstance(n, bool) and n < least for n in numbers):
-            raise UserError(f"{option}={value} must be at least {least}; give a whole number from there on")
-        signed = item.metadata.get("signed") or "log_var" in item.name
-        if any(isinstance(n, float) and n < 0 for n in numbers) and not signed:
-            raise UserError(f"{option}={value} must not be negative; give a number of at least 0")
-        if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
-            raise UserError(f"{option}={value} must be finite; give another number")
-        if item.name in SHARES and value > 1:
-            raise UserError(f"{option}={value} must not be above 1; give a number from 0 to 1")
-
-
 def offline(arguments: Sequence[str], prog: str, description: str) -> tuple[Shared, registry.Entry, Any]:
     """Shared options, the algorithm and its config, from a command line."""
     entry = registry.get(peek(arguments, "algo", Shared.algo))
@@ -216,8 +191,8 @@ def offline(arguments: Sequence[str], prog: str, description: str) -> tuple[Shar
     )
     default = kind(Shared(algo=entry.name, preset=preset), start)
     options: Any = parse(kind, arguments, default, prog, description, lambda option: _owners(option, entry))
-    require_positive(options.shared)
-    require_positive(options.config)
+    settings.require_positive(options.shared)
+    settings.require_positive(options.config)
     sinks.parse(options.shared.log)
     return options.shared, entry, options.config
 

@@ -35,7 +35,7 @@ from jaxrl_suite.errors import UserError, exits_cleanly, in_vain
 from jaxrl_suite.report import comparison, formats
 from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.sweep import display, executors, schedule, tasks
-from jaxrl_suite.train import interrupts
+from jaxrl_suite.train import interrupts, settings
 from jaxrl_suite.train.display import make_console
 
 OF_SEARCHES = ("trials", "objective", "sampler", "sampler_seed", "pruner")  # options that a grid has no use for
@@ -83,7 +83,7 @@ def main() -> int:
         make_console().print(options.algorithms())
         return 0
     chosen = options.parse(Options, options.arguments(), Options(), "python -m experiments.sweep", __doc__ or "")
-    options.require_positive(chosen)
+    settings.require_positive(chosen)
     if chosen.publish and (chosen.search or max(options.parse_seeds(chosen.seeds or "1")) >= REPORTED):
         raise UserError(f"--publish takes reported seeds, 0 to {REPORTED - 1}, and no search: both are for tuning")
     publishing.check(chosen.publish, chosen.preset, ())  # its seeds are looked at above

@@ -31,7 +31,7 @@ from experiments import measure, options, profiling, timing, workloads
 from experiments.measure import Settings
 from experiments.workloads import Row
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
-from jaxrl_suite.train import files, identity, rundir
+from jaxrl_suite.train import files, identity, rundir, settings
 from jaxrl_suite.train.display import make_console
 
 EXPERIMENT = "throughput"
@@ -90,7 +90,7 @@ def chosen_rows(chosen: Options) -> list[Row]:
     """
     if chosen.precision not in PRECISIONS:
         raise unknown("precision", chosen.precision, PRECISIONS)
-    options.require_positive(chosen)
+    settings.require_positive(chosen)
     if not chosen.seconds > 0:
         raise UserError(f"--seconds={chosen.seconds} must be above 0")
     more = [

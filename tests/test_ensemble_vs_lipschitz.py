@@ -25,7 +25,7 @@ from experiments.lipschitz_arms import ARMS, EVERY_MECHANISM, EXPERIMENT, LAYER_
 from jaxrl_suite.envs import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report.claims import judge
-from jaxrl_suite.train import rundir
+from jaxrl_suite.train import rundir, settings
 from jaxrl_suite.types import Transition
 from paper_figs import ensemble_vs_lipschitz as figures
 
@@ -46,7 +46,7 @@ def test_arms_are_every_model_with_every_mechanism_and_sac_twice():
 def test_every_setting_of_every_task_is_one_that_the_command_takes():
     for env, arms in QUICK.items():
         for config in (*arms.values(), Arm("probabilistic-single").config(env, "paper")):
-            options.require_positive(config)
+            settings.require_positive(config)
             assert (config.steps - config.explore) % config.period == 0
         paper = Arm("probabilistic-ensemble").config(env, "paper")
         assert paper.retain * paper.period == paper.epoch  # the authors draw the imagined rows of an epoch
@@ -157,7 +157,7 @@ def test_the_long_preset_has_settings_of_its_own_and_few_arms():
     assert lipschitz_arms.asked("pendulum", "quick", steps=5_000) == ARMS  # so many and no more
     ours, quick = (Arm(lipschitz_arms.LEARNER).config("hopper", preset) for preset in (LONG, "quick"))
     assert ours.utd == quick.utd and ours.hidden == quick.hidden and ours.steps > quick.steps
-    options.require_positive(ours)
+    settings.require_positive(ours)
     needs = {need for one in lipschitz_claims.CLAIMS if one.family.endswith(LONG) for need in one.needs}
     assert needs == {arm.needed("hopper") for arm in arms if arm != Arm("sac-utd", host=True)}
 

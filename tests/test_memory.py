@@ -124,3 +124,27 @@ def test_public_names_exist_and_are_imported_late():
         jrs.lern  # noqa: B018
     late = "import sys, jaxrl_suite; sys.exit(bool({'jax', 'pandas', 'envpool'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", late], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"gamma": 1.5}, "gamma=1.5 must not be above 1"),
+        ({"gamma": "0.9"}, "gamma='0.9' is no number; give one, as in gamma=0.99"),
+        ({"batch": 0}, "batch=0 must be at least 1"),
+        ({"batch": 32.5}, "batch=32.5 is no whole number"),
+        ({"critics": True}, "critics=True is no whole number"),
+        ({"critic_lr": -1e-3}, "critic_lr=-0.001 must not be negative"),
+        ({"tau": float("nan")}, "tau=nan must be finite"),
+        ({"hidden": (64, 0)}, "hidden=(64, 0) must be at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(changes, said):
+    with pytest.raises(UserError) as refused:
+        jrs.algorithm("ravl", ENV.spec, **changes)
+    assert str(refused.value).startswith(said)
+
+
+def test_numbers_of_other_kinds_are_numbers():
+    config = jrs.algorithm("ravl", ENV.spec, gamma=1, critics=np.int64(3)).config
+    assert (config.gamma, config.critics) == (1, 3)

@@ -5,7 +5,6 @@ What is to be kept, or reported, is made by the loop in a run directory (`train.
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from jaxrl_suite.algorithms import complaints, registry
-from jaxrl_suite.errors import UserError, unknown
+from jaxrl_suite.errors import UserError
 from jaxrl_suite.models import fit as fits
 from jaxrl_suite.models.ensemble import EnsembleConfig
 from jaxrl_suite.models.fit import FitConfig
-from jaxrl_suite.train import loop, members
+from jaxrl_suite.train import loop, members, settings
 from jaxrl_suite.train.compose import Population, begin, chunk, compiled, population
 from jaxrl_suite.train.evaluate import Evaluator, make_evaluator
 from jaxrl_suite.types import Algorithm, Array, Dataset, Params, Phase, Spec, Tree, WorldModel
@@ -76,15 +75,10 @@ def algorithm(name: str, spec: Spec, preset: str = "quick", dataset: str = "", *
     The `paper` preset has what is published for `dataset`, where something is.
 
     Raises:
-        UserError: no such algorithm, preset or field, or sizes that do not fit each other.
+        UserError: no such algorithm, preset or field, numbers out of range, or sizes that do not fit each other.
     """
     entry = registry.get(name)
-    config = registry.preset(entry, preset, dataset)
-    known = [field.name for field in dataclasses.fields(config)]
-    for field in changes:
-        if field not in known:
-            raise unknown(f"setting of {name}", field, known)
-    config = dataclasses.replace(config, **changes)
+    config = settings.changed(registry.preset(entry, preset, dataset), name, changes)
     return entry.make(spec, config)._replace(config=config)
 
 

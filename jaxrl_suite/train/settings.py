@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxrl_suite.errors import UserError, unknown
 from jaxrl_suite.types import Algorithm
+
+SHARES = ("gamma", "tau", "expectile")  # settings that are at most one, in every algorithm that has them
 
 
 def fields(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -30,6 +34,49 @@ def shown(value: Any) -> str:
     if isinstance(value, tuple | list):
         return "x".join(map(shown, value))
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def require_positive(config: Any, prefix: str = "--") -> None:
+    """Refuse sizes below one anywhere in a config: whole numbers, and the entries of tuples of whole numbers. Those
+    that may be none (metadata `zero`) start at zero. Other numbers are finite, and shares at most one. `prefix` stands
+    before a field's name in what is said.
+
+    Raises:
+        UserError: naming the option.
+    """
+    for item in dataclasses.fields(config):
+        value, option = getattr(config, item.name), prefix + (item.name.replace("_", "-") if prefix else item.name)
+        if dataclasses.is_dataclass(value):
+            require_positive(value, f"{option}.")
+        entries, least = value if isinstance(value, tuple) else (value,), 0 if item.metadata.get("zero") else 1
+        if any(isinstance(n, int) and not isinstance(n, bool) and n < least for n in entries):
+            raise UserError(f"{option}={value} must be at least {least}; give a whole number from there on")
+        signed = item.metadata.get("signed") or "log_var" in item.name
+        if any(isinstance(n, float) and n < 0 for n in entries) and not signed:
+            raise UserError(f"{option}={value} must not be negative; give a number of at least 0")
+        if any(isinstance(n, float) and not math.isfinite(n) for n in entries):
+            raise UserError(f"{option}={value} must be finite; give another number")
+        if item.name in SHARES and value > 1:
+            raise UserError(f"{option}={value} must not be above 1; give a number from 0 to 1")
+
+
+def changed(config: Any, owner: str, changes: Mapping[str, Any]) -> Any:
+    """A config with some fields changed, for people who write Python.
+
+    Raises:
+        UserError: a field that `owner` has not, something else where a number belongs, or a number out of range.
+    """
+    known = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+    for name, value in changes.items():
+        if name not in known:
+            raise unknown(f"setting of {owner}", name, known)
+        kind = {int: numbers.Integral, float: numbers.Real}.get(type(known[name]))
+        if kind and (not isinstance(value, kind) or isinstance(value, bool)):
+            a = "whole number" if kind is numbers.Integral else "number"
+            raise UserError(f"{name}={value!r} is no {a}; give one, as in {name}={known[name]!r}")
+    config = dataclasses.replace(config, **changes)
+    require_positive(config, "")
+    return config
 
 
 # --- Variants: what members of one population may differ in ---
