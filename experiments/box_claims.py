@@ -233,6 +233,18 @@ def _networks() -> tuple[Claim, ...]:
     return tuple(found)
 
 
+def _norm() -> tuple[Claim, ...]:
+    """Whether layer normalisation, with which the base reached the best return near the reward, does so elsewhere."""
+    note = f"{OURS}; written when the rows of layer normalisation with the reward 8 steps away were known"
+    claim, found = functools.partial(_claim, "norm"), []
+    for place, where in (("rim", RIM_WORDS), ("inner", INNER_WORDS)):
+        settings = f"{PLACES[place]} layer_norm=True"
+        for method, words in (("base", "the base method"), ("ravl", METHOD_WORDS["ravl"])):
+            ends = f"{where} and layer normalisation in the critics, {words} ends near the best return"
+            found.append(_near_best(claim, f"norm-{place}-{method}-restores", ends, _run(method, settings), note))
+    return tuple(found)
+
+
 def _inner() -> tuple[Claim, ...]:
     """Where diversity does help: found on the map of rewards, with two of the seeds."""
     claim, found = functools.partial(_claim, "inner"), []
@@ -308,5 +320,6 @@ CLAIMS = (
     *_inner(),
     *_inner_edge(),
     *_networks(),
+    *_norm(),
     *_later(),
 )

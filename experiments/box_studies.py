@@ -187,7 +187,15 @@ STUDIES = _named(
             ),
             8,
         ),
+        Study(
+            "norm",
+            "layer normalisation at the other places of the reward",
+            tuple(
+                arm for place in (RIM, INNER) for arm in _arms(("base", "ravl"), **_single(place), layer_norm=(True,))
+            ),
+            8,
+        ),
     )
 )
-FURTHER = ("rim", "inner", "networks")  # studies that are made where they are asked for
+FURTHER = ("rim", "inner", "networks", "norm")  # studies that are made where they are asked for
 USUAL = tuple(name for name in STUDIES if name not in FURTHER)

@@ -5,8 +5,9 @@ states, `random-patched` in place of as many others. `minimum` trusts the least 
 diverse. Without options the studies of one place of the reward are made: methods, horizons (rollouts from one step to
 the whole episode), ensemble (the least of ten critics), diversity (of two), critics (N against eta), rewards (the
 reward's distance against the rollouts' length). Where asked for there are rim and inner (a reward near the rim of
-reach, and near the starts) and networks (their sizes, the scale of what they see, layer normalisation). Members of
-several studies share a program. The same command resumes what was stopped, and prints what has finished.
+reach, and near the starts) and networks (their sizes, the scale of what they see, layer normalisation), and norm (layer
+normalisation at those places). Members of several studies share a program. The same command resumes what was stopped,
+and prints what has finished.
 
 Elsewhere (pendulum; hopper, halfcheetah, walker2d with the extra `mujoco`) offline algorithms learn from the bundled
 data in a learned world and in the true one: methods, patches (of targets at the ends of rollouts, in the true one, by
@@ -67,8 +68,8 @@ class Options:
     """Settings to start from: smoke (seconds), quick (minutes on two cores), paper (large networks, an accelerator)."""
     only: str = ""
     """Make only these studies, with commas between; by default in the box methods, horizons, ensemble, diversity,
-    critics, rewards (there are beside: rim and inner, of other places of the reward, and networks), elsewhere methods,
-    patches, penalties, horizons, accuracy, critics."""
+    critics, rewards (there are beside: rim and inner, of other places of the reward, networks, and norm), elsewhere
+    methods, patches, penalties, horizons, accuracy, critics."""
     methods: str = ""
     """In the box, train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the
     settings below."""

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 
 from experiments import curves
 from experiments.box_claims import PLACES
-from experiments.box_studies import EXPERIMENT, NETWORKS, Arm, text
+from experiments.box_studies import EXPERIMENT, NETWORKS, STUDIES, Arm, text
 from jaxrl_suite.envs import box
 from jaxrl_suite.report import mean_interval
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
@@ -38,9 +38,9 @@ def draw(results: Path) -> dict[str, Figure]:
     summary = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str})
     summary = summary[(summary["status"] == "finished") & (summary["dataset"] == "box")].fillna({"settings": ""})
     figures: dict[str, Figure | None] = {}
-    nets = _networks_settings()
+    others = {text(arm, "quick") for study in ("networks", "norm") for arm in STUDIES[study].arms}
     for preset, every in summary.groupby("preset"):
-        rows = every[~every["settings"].isin(nets)]
+        rows = every[~every["settings"].isin(others)]
         plain = rows[rows["settings"] == ""]
         stem = f"{EXPERIMENT}/box-{{}}" + ("" if preset == "quick" else f"-{preset}")
         for place, settings in PLACES.items():
@@ -50,7 +50,9 @@ def draw(results: Path) -> dict[str, Figure]:
             figures[stem.format(f"reach{place}")] = _by_reach(mine, _table(folder / "shells.csv"))
         figures[stem.format("horizons")] = _horizons(_at(rows, plain, "distance", "width"))
         figures[stem.format("maps")] = _maps(rows, plain)
-        figures[stem.format("networks")] = _networks(pd.concat([plain, every[every["settings"].isin(nets)]]))
+        figures[stem.format("networks")] = _networks(
+            pd.concat([plain, every[every["settings"].isin(_network_names())]])
+        )
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -198,7 +200,7 @@ def _horizons(rows: pd.DataFrame) -> Figure | None:
 
 
 # --- Networks ---
-def _networks_settings() -> dict[str, str]:
+def _network_names() -> dict[str, str]:
     """The settings of networks that are unlike the others, and their names."""
     names = ("2x32", "2x128", "inputs x 0.1", "layer norm")
     arms = [Arm("base", tuple(change.items())) for change in NETWORKS]
@@ -207,7 +209,7 @@ def _networks_settings() -> dict[str, str]:
 
 def _networks(rows: pd.DataFrame) -> Figure | None:
     """Returns and Q-values of methods by network."""
-    names = {"": "2x64", **_networks_settings()}
+    names = {"": "2x64", **_network_names()}
     if rows["settings"].nunique() < len(names):
         return None
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")

@@ -184,7 +184,8 @@ def test_members_of_a_group_differ_in_traced_numbers_only():
 
 
 @pytest.mark.parametrize(
-    ("names", "programs"), [(box_studies.USUAL, 9), (("rim", "inner"), 4), (("networks",), 12), (tuple(STUDIES), 18)]
+    ("names", "programs"),
+    [(box_studies.USUAL, 9), (("rim", "inner"), 4), (("networks",), 12), (("norm",), 2), (tuple(STUDIES), 18)],
 )
 def test_studies_are_trained_by_few_programs_each_member_once_with_the_most_seeds_asked_for(names, programs):
     chosen = edge_of_reach.Options(episodes=edge_of_reach.EPISODES)
