@@ -66,8 +66,6 @@ class Config(dyna.Config):
     """1: as many targets at random hold it."""
     scale: float = field(default=1.0, metadata={"later": True})
     """What states are multiplied by before networks see them."""
-    layer_norm: bool = field(default=False, metadata={"later": True})
-    """Layer normalisation in the critics."""
 
 
 @struct.dataclass
@@ -143,8 +141,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
         UserError: sizes that do not fit each other, or what `check` refuses.
     """
     check(config)
-    shape = replace(config.actor_critic(), layer_norm=config.layer_norm)
-    ac = scaled(actor_critic.make(spec, shape, diverse=config.diversity > 0))
+    ac = scaled(actor_critic.make(spec, config.actor_critic(), diverse=config.diversity > 0))
     hypers = config.hypers(config.diversity, Hypers, **{name: getattr(config, name) for name in TRACED})
     idea = Idea(transform=rewarded, amend=shortened, relabel=patched, measure=watched)
     return _with_true_values(dyna.make(spec, replace(config, horizon=box.HORIZON), ac, hypers, idea))

@@ -238,7 +238,7 @@ def _norm() -> tuple[Claim, ...]:
     note = f"{OURS}; written when the rows of layer normalisation with the reward 8 steps away were known"
     claim, found = functools.partial(_claim, "norm"), []
     for place, where in (("rim", RIM_WORDS), ("inner", INNER_WORDS)):
-        settings = f"{PLACES[place]} layer_norm=True"
+        settings = f"layer_norm=True {PLACES[place]}"
         for method, words in (("base", "the base method"), ("ravl", METHOD_WORDS["ravl"])):
             ends = f"{where} and layer normalisation in the critics, {words} ends near the best return"
             found.append(_near_best(claim, f"norm-{place}-{method}-restores", ends, _run(method, settings), note))

@@ -13,8 +13,9 @@ Elsewhere (pendulum; hopper, halfcheetah, walker2d with the extra `mujoco`) offl
 data in a learned world and in the true one: methods, patches (of targets at the ends of rollouts, in the true one, by
 Monte-Carlo values), penalties (more methods of dynamics uncertainty in the true one), horizons (rollouts of other
 lengths; on pendulum up to whole episodes), accuracy (worlds between a random model, the learned one and the true one),
-critics (N against eta in the true one). Those runs are `experiments.offline_mbrl`'s own. At the published sizes, on an
-accelerator: --preset=paper --dataset=hopper-medium-replay-v2 --engine=mjx.
+critics (N against eta in the true one), and, where asked for, norm (layer normalisation in the critics). Those runs are
+`experiments.offline_mbrl`'s own. At the published sizes, on an accelerator: --preset=paper
+--dataset=hopper-medium-replay-v2 --engine=mjx.
 
 Rows per seed go to <out>/edge_of_reach/summary.csv, the box's critics by reach to shells.csv and paths of its final
 policies to paths.csv beside it; returns and Q-values over training to each run's eval.csv.
@@ -69,7 +70,7 @@ class Options:
     only: str = ""
     """Make only these studies, with commas between; by default in the box methods, horizons, ensemble, diversity,
     critics, rewards (there are beside: rim and inner, of other places of the reward, networks, and norm), elsewhere
-    methods, patches, penalties, horizons, accuracy, critics."""
+    methods, patches, penalties, horizons, accuracy, critics (and norm beside)."""
     methods: str = ""
     """In the box, train these instead, with commas between: base, patched, random-patched, minimum, ravl; with the
     settings below."""

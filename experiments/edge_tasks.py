@@ -65,7 +65,9 @@ STUDIES: dict[str, tuple[Arm, ...]] = {
         for critics in CRITICS
         for diversity in DIVERSITIES
     ),
+    "norm": tuple(Arm(algo, {**world, "layer_norm": True}) for algo in ("mbpo", "ravl") for world in ({}, TRUE)),
 }
+FURTHER = ("norm",)  # studies that are made where they are asked for
 # Whole episodes, from as few starts as leave as many rows per refresh as five steps from a thousand.
 WHOLE: dict[str, dict[str, tuple[Arm, ...]]] = {
     "pendulum": {"horizons": (Arm("mbpo", {**TRUE, "horizon": 200, "rollouts": 25}),)}
@@ -121,7 +123,7 @@ def chosen(task: str, only: str, preset: str = "quick") -> dict[str, tuple[Arm, 
     Raises:
         UserError: an unknown study.
     """
-    names = [name.strip() for name in only.split(",")] if only else list(STUDIES)
+    names = [name.strip() for name in only.split(",")] if only else [name for name in STUDIES if name not in FURTHER]
     for name in names:
         if name not in STUDIES:
             raise unknown("study", name, STUDIES)

@@ -12,6 +12,8 @@ import pytest
 from jaxrl_suite import distributions
 from jaxrl_suite.algorithms import actor_critic as ac
 from jaxrl_suite.algorithms import networks
+from jaxrl_suite.algorithms.agent_config import AgentConfig
+from jaxrl_suite.algorithms.registry import ALGORITHMS
 from jaxrl_suite.types import Spec, Transition
 
 GOLDEN = Path(__file__).parent / "golden" / "actor_critic.json"
@@ -175,3 +177,24 @@ if __name__ == "__main__":
     for i in range(3):
         state, _ = step_(state, batch(i), jax.random.key(i))
     GOLDEN.write_text(json.dumps(norms(state), indent=1) + "\n")
+
+
+# --- layer normalisation ---
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_layer_normalisation_keeps_values_far_from_the_data_from_growing(layer_norm):
+    """Without it a ReLU network is linear far away, and its values grow as inputs do; with it they stay as they are."""
+    parts = ac.make(SPEC, dataclasses.replace(CONFIG, layer_norm=layer_norm))
+    state, rows = parts.init(jax.random.key(0), HYPERS, None), batch()
+    near, far = (parts.values(state, scale * rows.obs, scale * rows.action) for scale in (1e3, 1e5))
+    growth = np.abs(far) / np.abs(near)
+    np.testing.assert_allclose(growth, 1.0 if layer_norm else 100.0, rtol=0.2)
+
+
+ENTROPIC = [e.name for e in ALGORITHMS.values() if isinstance(e.presets["quick"], AgentConfig)]
+
+
+@pytest.mark.parametrize("name", ENTROPIC)
+def test_layer_normalisation_is_an_option_of_every_maximum_entropy_algorithm(name):
+    config = ALGORITHMS[name].presets["quick"]
+    assert not config.actor_critic().layer_norm
+    assert dataclasses.replace(config, layer_norm=True).actor_critic().layer_norm

@@ -37,6 +37,9 @@ class AgentConfig(LipschitzOptions, HeadOptions, offline.Config):
     """Whether targets hold the entropy term."""
     alpha_max: float = field(default=0.0, metadata={"later": True})
     """Upper bound of the temperature; 0 for none."""
+    layer_norm: bool = field(default=False, metadata={"later": True})
+    """Whether the critics have layer normalisation after every hidden layer, which keeps values away from the data from
+    growing (Ball et al. 2023, arXiv 2302.02948)."""
 
     def actor_critic(self) -> ActorCriticConfig:
         """The part that shapes the actor-critic."""
@@ -51,6 +54,7 @@ class AgentConfig(LipschitzOptions, HeadOptions, offline.Config):
             entropy_backup=self.entropy_backup,
             alpha_max=self.alpha_max,
             lipschitz=self.smoothness(),
+            layer_norm=self.layer_norm,
         )
 
     def hypers(self, diversity: float = 0.0, kind: type[Hypers] = Hypers, **more: float) -> Hypers:
