@@ -19,6 +19,7 @@ from experiments import (
     heads_tasks_claims,
     lipschitz_claims,
     lipschitz_offline_claims,
+    norm_claims,
 )
 from experiments.offline_mbrl import EXPERIMENT
 from jaxrl_suite.algorithms import registry
@@ -175,6 +176,7 @@ CLAIMS = (
     *heads_tasks_claims.CLAIMS,
     *heads_offline_claims.CLAIMS,
     *lipschitz_offline_claims.CLAIMS,
+    *norm_claims.CLAIMS,
     *edge_claims.CLAIMS,
     *lipschitz_claims.CLAIMS,
 )
