@@ -16,6 +16,7 @@ from paper_figs import (
     ensemble_vs_lipschitz,
     heads_everywhere,
     heads_offline,
+    layer_norm,
     learning_curves,
     lipschitz_offline,
     offline_mbrl,
@@ -36,6 +37,7 @@ FIGURES = {
     "heads_everywhere": heads_everywhere,
     "atari_heads": atari_heads,
     "lipschitz_offline": lipschitz_offline,
+    "layer_norm": layer_norm,
     "true_dynamics": true_dynamics,
     "ensemble_vs_lipschitz": ensemble_vs_lipschitz,
 }
@@ -47,8 +49,8 @@ class Options:
 
     only: str = ""
     """Draw only these: offline_mbrl, algorithms, learning_curves, throughput, edge_of_reach,
-    true_dynamics, ensemble_vs_lipschitz, value_heads, heads_offline, heads_everywhere, atari_heads or
-    lipschitz_offline; by default all with published rows."""
+    true_dynamics, ensemble_vs_lipschitz, value_heads, heads_offline, heads_everywhere, atari_heads,
+    lipschitz_offline or layer_norm; by default all with published rows."""
     results: Path = Path(__file__).resolve().parent.parent / "results"
     """Folder of published results; figures are written beside the rows they show."""
 
