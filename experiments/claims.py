@@ -21,6 +21,7 @@ from experiments import (
     lipschitz_offline_claims,
     norm_claims,
 )
+from experiments.needs import REPLAYS
 from experiments.offline_mbrl import EXPERIMENT
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
@@ -29,7 +30,6 @@ from jaxrl_suite.report.formats import spanned
 
 SEEDS = 32  # the gap to BC is small beside its spread: what eight seeds say, the next eight take back
 MINI = "hopper-medium-replay-mini"
-REPLAYS = tuple(f"{task}-medium-replay-mini" for task in ("hopper", "halfcheetah", "walker2d"))
 # Quick presets at the same number of updates; settings as summary.csv says them.
 SUITE = {
     "bc": "hidden=128x128",

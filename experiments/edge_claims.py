@@ -19,6 +19,7 @@ from jaxrl_suite.report.claims import Claim, Needed, above, above_column, level
 SOURCE = "Sims et al. 2024 (arXiv 2402.12527); small networks, few updates and mini data are ours"
 OURS = "ours: reviewers of Sims et al. 2024 (arXiv 2402.12527) asked for it"
 PRESET = "quick"
+NORMED = ("hopper",)  # tasks with claims on layer normalisation
 # What tells how well a task is done, in words, and how much of it is called little: 5 points of 100; 50 of a return
 # that is about -1,200 where nothing is learnt and -150 at best.
 MEASURE = {
@@ -27,9 +28,6 @@ MEASURE = {
     "halfcheetah": ("score_last", "normalised scores", 5.0),
     "walker2d": ("score_last", "normalised scores", 5.0),
 }
-
-
-NORMED = ("hopper",)  # tasks with claims on layer normalisation
 
 
 def _on(task: str) -> tuple[Claim, ...]:

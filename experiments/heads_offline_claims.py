@@ -18,12 +18,11 @@ import numpy as np
 import pandas as pd
 
 from experiments.curves import CURVE
-from experiments.needs import needed
+from experiments.needs import REPLAYS, needed
 from experiments.offline_mbrl import EXPERIMENT, PUBLISHED
 from jaxrl_suite.report.claims import Claim, Evidence, Needed, Rows, above, above_column, above_mean, level
 
-DATASETS = tuple(f"{task}-medium-replay-mini" for task in ("hopper", "halfcheetah", "walker2d"))
-DATASET = DATASETS[0]
+DATASET = REPLAYS[0]
 SEEDS, SCORE = 5, 5.0  # SCORE: margin in points of a normalised score
 # What the quick preset is made smaller by.
 SMALLER: dict[str, dict[str, Any]] = {
@@ -130,16 +129,16 @@ def _swapped(dataset: str) -> tuple[Claim, ...]:
 def _together() -> tuple[Claim, ...]:
     """The same over all data sets."""
     arms = {
-        algo: [tuple(runs(algo, head, dataset=d) for d in DATASETS) for head in ("hl_gauss", "mse")] for algo in SMALLER
+        algo: [tuple(runs(algo, head, dataset=d) for d in REPLAYS) for head in ("hl_gauss", "mse")] for algo in SMALLER
     }
     return tuple(
         Claim(
             id=f"offline-hl-gauss-beats-mse-{algo}-everywhere",
-            statement=f"on {len(DATASETS)} data sets ({', '.join(DATASETS)}), {algo} scores above itself with squared "
+            statement=f"on {len(REPLAYS)} data sets ({', '.join(REPLAYS)}), {algo} scores above itself with squared "
             "error on average when its critics have HL-Gauss heads",
             source=_source(algo),
             experiment=EXPERIMENT,
-            family=f"value heads offline on {len(DATASETS)} data sets",
+            family=f"value heads offline on {len(REPLAYS)} data sets",
             needs=(*gauss, *mse),
             statistic="mean paired difference over seeds of the last normalised score's mean over data sets, hl_gauss "
             "minus mse, 95% t-interval",
@@ -207,7 +206,7 @@ def late_gain(needs: Sequence[Needed]) -> Callable[[Rows], Evidence]:
 
 def _degrading() -> tuple[Claim, ...]:
     """Whether more gradient steps cost CQL score, with squared error and with HL-Gauss."""
-    where = f"on {len(DATASETS)} data sets ({', '.join(DATASETS)}), cql with"
+    where = f"on {len(REPLAYS)} data sets ({', '.join(REPLAYS)}), cql with"
     shared: dict[str, Any] = {
         "source": f"{PAPER}; analogue of ours",
         "experiment": EXPERIMENT,
@@ -215,7 +214,7 @@ def _degrading() -> tuple[Claim, ...]:
         "seeds": SEEDS,
     }
     words = "mean over seeds of the score's gain from half of the updates to the end, itself a mean over data sets"
-    mse, gauss = (tuple(runs("cql", head, dataset=dataset) for dataset in DATASETS) for head in ("mse", "hl_gauss"))
+    mse, gauss = (tuple(runs("cql", head, dataset=dataset) for dataset in REPLAYS) for head in ("mse", "hl_gauss"))
     return (
         Claim(
             id="offline-mse-degrades-cql",
@@ -266,7 +265,7 @@ def _rivals(algo: str, family: str, source: str, *rivals: str) -> tuple[Claim, .
 
 def _later() -> tuple[Claim, ...]:
     """What rows of CQL that were there could answer."""
-    heads = {head: tuple(runs("cql", head, dataset=dataset) for dataset in DATASETS) for head in ("hl_gauss", "mse")}
+    heads = {head: tuple(runs("cql", head, dataset=dataset) for dataset in REPLAYS) for head in ("hl_gauss", "mse")}
     return (
         _claim(
             "offline-c51-beats-two-hot-cql",
@@ -279,12 +278,12 @@ def _later() -> tuple[Claim, ...]:
         ),
         Claim(
             id="offline-hl-gauss-peaks-higher-cql",
-            statement=f"on {len(DATASETS)} data sets ({', '.join(DATASETS)}), the best evaluations of cql with "
+            statement=f"on {len(REPLAYS)} data sets ({', '.join(REPLAYS)}), the best evaluations of cql with "
             "HL-Gauss heads are above those with squared error, on average",
             source="Farebrother et al. 2024 (arXiv 2403.03950), figure 10, robots that learn from recorded data with a "
             "conservative term; analogue of ours; written after the rows were published",
             experiment=EXPERIMENT,
-            family=f"peaks of CQL on {len(DATASETS)} data sets, written after the rows",
+            family=f"peaks of CQL on {len(REPLAYS)} data sets, written after the rows",
             needs=(*heads["hl_gauss"], *heads["mse"]),
             statistic="mean paired difference over seeds of the best normalised score's mean over data sets, hl_gauss "
             "minus mse, 95% t-interval",
@@ -380,7 +379,7 @@ def _fault() -> tuple[Claim, ...]:
 
 
 CLAIMS = (
-    *(claim for dataset in DATASETS for claim in _swapped(dataset)),
+    *(claim for dataset in REPLAYS for claim in _swapped(dataset)),
     *_rivals("cql", "value heads offline", f"{PAPER}; analogue of ours", "two_hot", "c51"),
     *_rivals("iql", "heads of IQL", OFFLINE, "two_hot", "mse_softmax"),  # the others' targets are none that IQL takes
     *_rivals("rebrac", "heads of ReBRAC", OFFLINE, "mse_softmax", "two_hot", "c51", "quantile"),

@@ -11,6 +11,8 @@ from jaxrl_suite.errors import unknown
 from jaxrl_suite.report.claims import Needed
 from jaxrl_suite.train import settings
 
+REPLAYS = tuple(f"{task}-medium-replay-mini" for task in ("hopper", "halfcheetah", "walker2d"))  # the suite's data sets
+
 
 def needed(algo: str, dataset: str, changes: Mapping[str, Any], preset: str = "quick") -> Needed:
     """The runs of an algorithm with fields of its Config changed; a field at its preset's value changes nothing.

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from experiments.needs import needed
+from experiments.needs import REPLAYS, needed
 from experiments.offline_mbrl import EXPERIMENT
 from jaxrl_suite.report.claims import Claim, Evidence, Needed, Rows, above, above_mean
 
-REPLAYS = tuple(f"{task}-medium-replay-mini" for task in ("hopper", "halfcheetah", "walker2d"))
 SEEDS = 5
 # An algorithm -> what the suite's quick runs change in its preset.
 ALGOS: dict[str, dict[str, object]] = {"sac_n": {}, "edac": {}, "mopo": {}, "ravl": {"updates": 10_000, "critics": 4}}

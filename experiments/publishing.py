@@ -10,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 
 from experiments import claims, curves, offline_mbrl, report
+from experiments.needs import REPLAYS
 from jaxrl_suite import data
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError
@@ -84,7 +85,7 @@ def suite_table(rows: Sequence[dict]) -> str:
 
     def belongs(row: Mapping[str, Any]) -> bool:
         known = claims.SUITE.get(row["algo"]) == comparison.settings_of(row)
-        return known and row["dataset"] in claims.REPLAYS and row["preset"] == PRESET
+        return known and row["dataset"] in REPLAYS and row["preset"] == PRESET
 
     compared = comparison.compare([row for row in rows if belongs(row)], "score_last")
     return formats.FORMATS["markdown"][1](compared, "dataset")

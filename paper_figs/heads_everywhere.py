@@ -7,12 +7,13 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.heads_offline_claims import CLAIMS, DATASETS, EXPERIMENT, SMALLER
+from experiments.heads_offline_claims import CLAIMS, EXPERIMENT, SMALLER
+from experiments.needs import REPLAYS
 from jaxrl_suite.report.claims import Finding, judge
 from jaxrl_suite.train import rundir
 from paper_figs.style import BLUE, GREEN, GREY, ORANGE
 
-COLOURS = dict(zip(DATASETS, (BLUE, ORANGE, GREEN), strict=True))
+COLOURS = dict(zip(REPLAYS, (BLUE, ORANGE, GREEN), strict=True))
 PREFIX, EVERYWHERE, TUNED = "offline-hl-gauss-beats-mse-", "-everywhere", "offline-tuned-hl-gauss-beats-mse-"
 STEP = 0.16
 
@@ -29,15 +30,15 @@ def draw(results: Path) -> dict[str, Figure]:
     figure = Figure(figsize=(7.6, 0.7 + 0.75 * len(algos)), layout="constrained")
     axes = figure.subplots()
     for at, algo in enumerate(reversed(algos)):
-        marks = [*((dataset, _id(algo, dataset)) for dataset in DATASETS), ("", PREFIX + algo + EVERYWHERE)]
+        marks = [*((dataset, _id(algo, dataset)) for dataset in REPLAYS), ("", PREFIX + algo + EVERYWHERE)]
         for index, (dataset, name) in enumerate(marks):
             _mark(axes, found.get(name), at + STEP * (1.5 - index), COLOURS.get(dataset, "black"))
-        _mark(axes, found.get(TUNED + algo), at - STEP * 2.5, COLOURS[DATASETS[0]], fill="white")
+        _mark(axes, found.get(TUNED + algo), at - STEP * 2.5, COLOURS[REPLAYS[0]], fill="white")
     for dataset, colour in COLOURS.items():
         axes.plot([], [], "D", color=colour, markersize=4, label=dataset)
     axes.plot([], [], "D", color="black", markersize=4, label="mean of the three")
     if any(name.startswith(TUNED) for name in found):
-        axes.plot([], [], "D", color=COLOURS[DATASETS[0]], mfc="white", markersize=4, label="hopper, step sizes tuned")
+        axes.plot([], [], "D", color=COLOURS[REPLAYS[0]], mfc="white", markersize=4, label="hopper, step sizes tuned")
     axes.axvline(0.0, color=GREY, linestyle=":", linewidth=1.2)
     axes.set_yticks(range(len(algos)), reversed(algos))
     axes.set_ylim(-0.6, len(algos) - 0.4)
@@ -49,12 +50,12 @@ def draw(results: Path) -> dict[str, Figure]:
 
 
 def _id(algo: str, dataset: str) -> str:
-    return PREFIX + algo + ("" if dataset == DATASETS[0] else f"-{dataset.split('-')[0]}")
+    return PREFIX + algo + ("" if dataset == REPLAYS[0] else f"-{dataset.split('-')[0]}")
 
 
 def _on_first(finding: Finding) -> bool:
     """Whether it is about the first data set alone, which another figure shows."""
-    return {need.dataset for need in finding.claim.needs} == {DATASETS[0]}
+    return {need.dataset for need in finding.claim.needs} == {REPLAYS[0]}
 
 
 def _mark(axes: Axes, finding: Finding | None, height: float, colour: str, fill: str = "") -> None:

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.norm_claims import ALGOS, EXPERIMENT, REPLAYS, SEEDS, arms
+from experiments.needs import REPLAYS
+from experiments.norm_claims import ALGOS, EXPERIMENT, SEEDS, arms
 from jaxrl_suite.report import mean_interval
 from jaxrl_suite.report.claims import Needed
 from paper_figs.style import BLUE, ORANGE

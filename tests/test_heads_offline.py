@@ -15,7 +15,8 @@ from experiments import (
     publishing,
     reproduce,
 )
-from experiments.heads_offline_claims import CLAIMS, DATASETS, RATES, SMALLER, rates, runs
+from experiments.heads_offline_claims import CLAIMS, RATES, SMALLER, rates, runs
+from experiments.needs import REPLAYS
 from jaxrl_suite.envs import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.values import heads
@@ -58,8 +59,8 @@ def test_every_algorithm_has_a_claim_on_every_data_set_and_on_all_together():
     for algo in SMALLER:
         every = [claim for claim in CLAIMS if claim.id.startswith(f"offline-hl-gauss-beats-mse-{algo}")]
         assert [{need.dataset for need in claim.needs} for claim in every] == [
-            *({dataset} for dataset in DATASETS),
-            set(DATASETS),
+            *({dataset} for dataset in REPLAYS),
+            set(REPLAYS),
         ]
 
 
@@ -97,7 +98,7 @@ def test_tuning_trains_all_step_sizes_of_a_head_in_one_program_on_tuning_seeds()
 
 @pytest.mark.parametrize(("preset", "usual"), [("quick", 1e-3), ("paper", 3e-4)])
 def test_a_row_that_names_no_step_size_has_its_presets(preset, usual, monkeypatch):
-    row = dict.fromkeys(heads_tuning.COLUMNS, 0) | {"algo": "iql", "dataset": DATASETS[0], "preset": preset}
+    row = dict.fromkeys(heads_tuning.COLUMNS, 0) | {"algo": "iql", "dataset": REPLAYS[0], "preset": preset}
     rows = [row | {"settings": text} for text in ("head=mse", "head=mse critic_lr=0.003")]
     monkeypatch.setattr(heads_tuning.tasks, "rows_of", lambda runs: rows)
     assert [found["critic_lr"] for found in heads_tuning.rows_of({("iql", "mse"): []})] == [usual, 0.003]
@@ -158,7 +159,7 @@ def test_a_step_size_at_which_a_seed_diverged_is_not_chosen(tmp_path):
 
 def test_gains_are_those_after_half_of_the_updates_over_tasks_and_seeds_that_finished_all():
     """And a curve of an odd number of evaluations is halved at the first that is not before the middle."""
-    needs = [runs("cql", dataset=dataset) for dataset in DATASETS[:2]]
+    needs = [runs("cql", dataset=dataset) for dataset in REPLAYS[:2]]
 
     def row(need, seed, scores):
         curve = [{"update": 10 * (index + 1), "score": score} for index, score in enumerate(scores)]
