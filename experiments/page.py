@@ -218,11 +218,16 @@ def _table(place: str, caption: str, columns: Sequence[str], rows: Sequence[Sequ
 
 
 def _first(cell: Cell) -> str:
-    return f'<th scope="row" data-value="{cell.value}">{cell.html}</th>'
+    return f'<th scope="row"{_key(cell)}>{cell.html}</th>'
 
 
 def _td(cell: Cell) -> str:
-    return f'<td{" class=number" if cell.number else ""} data-value="{cell.value}">{cell.html}</td>'
+    return f"<td{' class=number' if cell.number else ''}{_key(cell)}>{cell.html}</td>"
+
+
+def _key(cell: Cell) -> str:
+    """What a cell sorts by, where that is not what it shows: most cells do, and the page is large."""
+    return "" if cell.value == cell.html else f' data-value="{cell.value}"'
 
 
 def _provenance(experiments: Sequence[Experiment], runs: Sequence[Run]) -> list[str]:
