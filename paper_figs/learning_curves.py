@@ -2,7 +2,7 @@
 
 Means over seeds, a line per algorithm and settings, with 95% t-intervals where there are few. Lines that made the same
 number of updates share a figure, and BC, the line to beat, is in each. Other precisions, value heads, step sizes of
-the critics, mechanisms and world models of the same settings are left out: claims compare them.
+the critics, mechanisms, layer normalisation and world models of the same settings are left out: claims compare them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 DASHES = ("-", "--", ":", (0, (6, 1, 1, 1, 1, 1)))  # a line is told by them, too
 SHOWN = {"return_mean": "return per episode", "excess": "Q-value estimate − true return\n(discounted, from the start)"}
 EXPERIMENT = "offline_mbrl"
+OTHERS = r"precision=|head=|critic_lr=|lipschitz=|layer_norm=|dynamics\."  # settings that are left out
 MOST_BANDS = 6  # lines whose intervals can be told apart
 
 
@@ -33,7 +34,7 @@ def draw(results: Path) -> dict[str, Figure]:
     published = curves.read(folder / curves.CURVES)
     rows = pd.read_csv(folder / "summary.csv", dtype={"run_id": str, "settings": str})
     rows = rows[(rows["status"] == "finished") & rows["run_id"].isin(published)]
-    rows = rows[~rows["settings"].fillna("").str.contains(r"precision=|head=|critic_lr=|lipschitz=|dynamics\.")]
+    rows = rows[~rows["settings"].fillna("").str.contains(OTHERS)]
     figures = {}
     to_beat = rows[(rows["algo"] == "bc") & (rows["settings"].fillna("") == "")]
     for (dataset, preset, updates), group in rows.groupby(["dataset", "preset", "updates"]):
