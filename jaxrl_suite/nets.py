@@ -232,9 +232,8 @@ class _SoftExperts(nn.Module):
         slots = -(-count // self.experts)
         phi = self.param("phi", symmetric_uniform(1.0), (channels, self.experts, slots))
         scale = self.param("scale", constant(1.0), ())
-        per_expert = nn.initializers.variance_scaling(
-            1.0 / 3.0, "fan_in", "uniform", batch_axis=0
-        )  # U(-1, 1) / sqrt(in)
+        # U(-b, b) with b = 1 / sqrt(channels), as `fan_in_uniform` draws a single layer
+        per_expert = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform", batch_axis=0)
         kernel = self.param("kernel", per_expert, (self.experts, channels, self.units))
         bias = self.param("bias", constant(0.0), (self.experts, self.units))
         logits = jnp.einsum("btc,ces->btes", _unit(tokens, -1), scale * _unit(phi, 0))
@@ -277,8 +276,8 @@ def soft_moe(
     places of the picture are its tokens is from Obando-Ceron et al. 2024 (arXiv 2402.08609).
 
     Two 3x3 convolutions let each place see what is two steps away. All experts together have as many slots as there are
-    places, or a few more. Linear layers per
-    named head follow. Beside their outputs stands the mixture's own, `features` `[..., places * units]`.
+    places, or a few more. A linear layer per named head follows; beside their outputs stands the mixture's own,
+    `features` `[..., places * units]`.
     """
     module = _SoftMoE(channels, units, experts, tuple(heads.items()), head_init)
     return Network(
