@@ -343,7 +343,7 @@ def groups(arms: Sequence[Arm], preset: str, updates: int = 0) -> list[list[Arm]
 
 
 def rates(path: Path = TUNING) -> dict[tuple[str, str], float]:
-    """The rate of Adam by problem and head: the best of the tuning's table.
+    """The rate of Adam by problem and head: the best of the tuning's table, of those at which no seed diverged.
 
     Raises:
         UserError: there is no table, or it lacks a head.
@@ -352,7 +352,9 @@ def rates(path: Path = TUNING) -> dict[tuple[str, str], float]:
         raise UserError(f"there is no {path}; make it with python -m experiments.value_heads --tune --publish")
     best: dict[tuple[str, str], float] = {}
     for (problem, head), scores in pd.read_csv(path).groupby(["problem", "head"]):
-        best[str(problem), str(head)] = float(scores.groupby("rate")["score"].mean().idxmax())  # type: ignore[arg-type]
+        means = scores.groupby("rate")["score"].agg(lambda of_seeds: of_seeds.mean(skipna=False)).dropna()
+        if len(means):
+            best[str(problem), str(head)] = float(means.idxmax())  # type: ignore[arg-type]
     lacking = sorted({(problem, head) for problem in TUNED for head in TUNED[problem]} - set(best))
     if lacking:
         command = "python -m experiments.value_heads --tune --publish"

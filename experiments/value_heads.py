@@ -282,7 +282,7 @@ def tune(wanted: Sequence[Study], chosen: Options, console: Console) -> None:
             arms = [heads_studies.arm(head, problem)] * len(RATES)
             configs = [one.config(chosen.preset, chosen.updates) for one in arms]
             found = train(arms, configs, RATES, TUNING_SEEDS)
-            scores = -found["error"].mean(axis=-1) if problem == SHIFTS else found["score"][..., -1]
+            scores = scores_of(problem, found)
             for (index, at), score in np.ndenumerate(scores):
                 cells = (problem, head, RATES[index], TUNING_SEEDS[at], round(float(score), 6))
                 rows.append(dict(zip(TUNING_COLUMNS, ("-".join(map(str, cells[:4])), *cells), strict=True)))
@@ -291,6 +291,13 @@ def tune(wanted: Sequence[Study], chosen: Options, console: Console) -> None:
     if chosen.publish:
         rundir.upsert_rows(TUNING, rows, TUNING_COLUMNS, "key_id")
         console.print(f"tuning: {TUNING}")
+
+
+def scores_of(problem: str, found: dict[str, np.ndarray]) -> np.ndarray:
+    """What tuning goes by `[rates, seeds]`; NaN where a run diverged, whose policy is nobody's choice."""
+    if problem == SHIFTS:
+        return -found["error"].mean(axis=-1)
+    return np.where(np.isfinite(found["q"]).all(axis=-1), found["score"][..., -1], np.nan)
 
 
 # --- After the runs ---

@@ -401,9 +401,19 @@ def test_rates_are_the_best_of_the_table(tmp_path):
     ]
     table.write_text("\n".join(["key_id,problem,head,rate,seed,score", *lines]))
     assert set(heads_studies.rates(table).values()) == {1e-3}
+    gone = [f"{one.split(',')[0]}-b,{','.join(one.split(',')[1:4])},1001,nan" for one in lines if ",0.001," in one]
+    table.write_text("\n".join(["key_id,problem,head,rate,seed,score", *lines, *gone]))
+    assert set(heads_studies.rates(table).values()) == {3e-4}, "a seed diverged at the best"
     table.write_text("\n".join(["key_id,problem,head,rate,seed,score", *lines[:-5]]))
     with pytest.raises(UserError, match="quantile"):
         heads_studies.rates(table)
+
+
+def test_tuning_leaves_out_what_diverged():
+    found = {"q": np.array([[[1.0, 2.0], [1.0, np.nan]]]), "score": np.array([[[3.0, 4.0], [5.0, 6.0]]])}
+    np.testing.assert_array_equal(value_heads.scores_of(heads_studies.MAZE, found), [[4.0, np.nan]])
+    found = {"error": np.array([[[1.0, 2.0], [np.nan, 1.0]]])}
+    np.testing.assert_array_equal(value_heads.scores_of(heads_studies.SHIFTS, found), [[-1.5, np.nan]])
 
 
 def test_tuning_some_studies_leaves_the_rows_of_others_alone(monkeypatch, tmp_path):
@@ -414,7 +424,8 @@ def test_tuning_some_studies_leaves_the_rows_of_others_alone(monkeypatch, tmp_pa
 
     def train(arms, configs, used, seeds):
         trained.append(arms[0].problem)
-        return {"score": np.array([[[0.0, rate + seed] for seed in seeds] for rate in used])}
+        scores = np.array([[[0.0, rate + seed] for seed in seeds] for rate in used])
+        return {"score": scores, "q": np.zeros_like(scores)}
 
     monkeypatch.setattr(value_heads, "TUNING", table)
     monkeypatch.setattr(value_heads, "train", train)
