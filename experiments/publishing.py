@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from experiments import claims, curves, offline_mbrl, report
+from experiments import claims, curves, findings, offline_mbrl, report
 from experiments.needs import REPLAYS
 from jaxrl_suite import data
 from jaxrl_suite.envs import registry as envs
@@ -20,7 +20,6 @@ from jaxrl_suite.train import rundir, session
 
 RESULTS = offline_mbrl.PUBLISHED
 PRESET = "quick"  # that of the README's tables
-END = "<!-- /table -->"
 
 
 def check(publish: bool, preset: str, seeds: Sequence[int]) -> None:
@@ -68,6 +67,10 @@ def publish(rows: Sequence[dict], experiment: str, results: Path) -> None:
     rundir.upsert_rows(path, fresh, session.SUMMARY_COLUMNS)
     pd.DataFrame(found, columns=claims.COLUMNS).to_csv(path.parent / "claims.csv", index=False)
     (results / "CLAIMS.md").write_text(claims.overview(results), encoding="utf-8")
+    words = path.with_name("README.md")
+    if words.exists():
+        text = findings.renewed(words.read_text(encoding="utf-8"), path.with_name("claims.csv"), PRESET)
+        words.write_text(text, encoding="utf-8")
 
 
 def first_table(rows: Sequence[dict]) -> str:
@@ -94,11 +97,6 @@ def suite_table(rows: Sequence[dict]) -> str:
 TABLES = {"offline_mbrl": first_table, "suite": suite_table}
 
 
-def start(name: str) -> str:
-    """The line of the README after which a table stands, up to the next `END`."""
-    return f"<!-- table:{name} -->"
-
-
 def renew_readme(readme: Path) -> None:
     """Put the tables of the published rows where the README's markers are.
 
@@ -108,9 +106,5 @@ def renew_readme(readme: Path) -> None:
     text = readme.read_text(encoding="utf-8")
     rows = published(RESULTS / offline_mbrl.EXPERIMENT)
     for name, table in TABLES.items():
-        head, found, rest = text.partition(start(name))
-        _, ended, tail = rest.partition(END)
-        if not (found and ended):
-            raise UserError(f"README.md lacks the markers {start(name)} ... {END}; put them where the table belongs")
-        text = f"{head}{found}\n{table(rows).strip()}\n{ended}{tail}"
+        text = findings.replaced(text, name, table(rows))
     readme.write_text(text, encoding="utf-8")

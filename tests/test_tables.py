@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from experiments import plans, publishing, sweep, tables
+from experiments import findings, plans, publishing, sweep, tables
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import comparison, mean_interval
 from jaxrl_suite.report.comparison import METRICS
@@ -209,15 +209,15 @@ def test_the_rows_are_never_overwritten(refused, folder, tmp_path):
 @pytest.mark.parametrize("name", publishing.TABLES)
 def test_the_readme_shows_the_published_rows(name):
     text = (publishing.RESULTS.parent / "README.md").read_text(encoding="utf-8")
-    assert text.count(publishing.start(name)) == 1
-    shown = text.partition(publishing.start(name))[2].partition(publishing.END)[0]
+    assert text.count(findings.start(name)) == 1
+    shown = text.partition(findings.start(name))[2].partition(findings.END)[0]
     rows = rundir.read_rows(PUBLISHED / "summary.csv")
     assert shown.strip() == publishing.TABLES[name](rows).strip()
 
 
 def test_a_readme_without_a_marker_is_refused_and_untouched(tmp_path):
     readme = tmp_path / "README.md"
-    for text in ("# nothing", f"{publishing.start('offline_mbrl')}\n{publishing.END}\n{publishing.start('suite')}\n"):
+    for text in ("# nothing", f"{findings.start('offline_mbrl')}\n{findings.END}\n{findings.start('suite')}\n"):
         readme.write_text(text)
         with pytest.raises(UserError, match="lacks the markers <!-- table:"):
             publishing.renew_readme(readme)
