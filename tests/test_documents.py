@@ -85,6 +85,20 @@ def test_links_lead_somewhere(name):
             assert anchor in anchors(path.read_text(encoding="utf-8")), f"{name}: {target}"
 
 
+def test_every_figure_is_shown_or_linked():
+    linked = {
+        ((ROOT / name).parent / target).resolve()
+        for name, text in TEXTS.items()
+        for target in re.findall(r"\(([^()\s]+\.png)\)", text)
+    }
+    assert not sorted(path.name for path in set(RESULTS.resolve().glob("*/*.png")) - linked)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_nothing_is_left_to_be_written(name):
+    assert not re.findall(r"PLACEHOLDER|TODO|FIXME|XXX", TEXTS[name])
+
+
 @pytest.mark.parametrize("name", TEXTS)
 def test_numbers_with_intervals_are_those_of_published_rows(name, intervals):
     text = re.sub(r"<!-- table:.*?<!-- /table -->", "", TEXTS[name], flags=re.DOTALL)  # compared whole, elsewhere
