@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -267,6 +268,29 @@ def test_claims_about_curves_are_judged_when_the_curves_come_with_the_rows(tmp_p
 
 def test_the_overview_is_that_of_the_published_claims():
     assert (publishing.RESULTS / "CLAIMS.md").read_text(encoding="utf-8") == claims.overview(publishing.RESULTS)
+
+
+def test_the_overview_has_every_published_claim_by_id_below_its_experiment_and_family():
+    families = {claim.id: claim.family for claim in claims.CLAIMS}
+    head, *parts = claims.overview(publishing.RESULTS).split("\n## ")
+    sections = {part.partition("\n")[0]: part for part in parts}
+    assert all(f"*{word}*" in head for word in ("supported", "not supported", "inconclusive"))
+    for path in publishing.RESULTS.glob("*/claims.csv"):
+        name, ids = path.parent.name, list(pd.read_csv(path)["id"])
+        tables = [table.partition("\n") for table in sections[name].split("\n### ")[1:]]
+        found = [(one, family) for family, _, lines in tables for one in re.findall(r"^\| `(\S+)` \|", lines, re.M)]
+        assert sorted(found) == sorted((one, families[one]) for one in ids)
+        assert len({family for family, *_ in tables}) == len(tables)
+        assert f"[{name}](#{name}): {len(ids)} claims in {len(tables)} families" in head
+    assert "](#no-runs-yet)" in head and "No runs yet" in sections
+
+
+def test_a_published_claim_that_the_code_does_not_know_is_refused(tmp_path):
+    (tmp_path / "one").mkdir()
+    record = claims.record(judge(MADE_UP, [])[0], "quick")
+    pd.DataFrame([record | {"id": "gone"}]).to_csv(tmp_path / "one" / "claims.csv")
+    with pytest.raises(UserError, match=r"names gone, of which .* knows nothing; write it anew"):
+        claims.overview(tmp_path)
 
 
 @pytest.mark.parametrize(
