@@ -108,7 +108,7 @@ def test_rows_of_other_settings_are_other_runs(tmp_path):
 def test_without_a_choice_it_says_how_many_claims_have_commands_of_their_own(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(reproduce, "run_all", lambda *_: 0)
     monkeypatch.setattr(reproduce, "rows_of", lambda *_: [])
-    for words, said in (([], True), (["--only=ravl-beats-bc"], False)):
+    for words, said in (([], True), (["--only=ravl-beats-bc"], False), (["--list"], True)):
         monkeypatch.setattr(sys, "argv", ["reproduce", f"--out={tmp_path}", *words])
         with pytest.raises(SystemExit) as stop:
             reproduce.main()
@@ -321,6 +321,13 @@ def test_a_claim_that_is_asked_alone_is_corrected_with_its_family(monkeypatch, n
     ("words", "expected"),
     [
         (["--only=ravl-beats-bd"], "did you mean ravl-beats-bc"),
+        (["--only=ravl-beats-bc,ravl-beats-bd"], "unknown claim 'ravl-beats-bd'; did you mean ravl-beats-bc"),
+        (["--only=§"], "unknown claim '§'; python -m experiments.reproduce --list names those"),
+        (["--only=ravl-beats-bc,"], "empty value"),
+        (
+            ["--only=ravl-beats-bc,hopper-long-mbpo-hops"],
+            "the runs of hopper-long-mbpo-hops are made by python -m experiments.ensemble_vs_lipschitz",
+        ),
         (["--only=hopper-long-mbpo-hops"], "--mechanisms=layer-norm --preset=long"),
         (["--seeds=1000:1002"], "reported seeds are 0 to 99"),
         (["--only=offline-tuned-hl-gauss-beats-mse-iql", "--preset=paper"], "is about --preset=quick"),
@@ -333,7 +340,8 @@ def test_reproduce_refuses(monkeypatch, capsys, tmp_path, words, expected):
     with pytest.raises(SystemExit) as stop:
         reproduce.main()
     assert stop.value.code == 2
-    assert expected in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert expected in errors and errors.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
