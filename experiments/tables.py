@@ -22,6 +22,7 @@ from jaxrl_suite.sweep import grid
 from jaxrl_suite.train import files, rundir
 
 SUMMARY = "summary.csv"
+OF_RATES = {"rate", "unit"}  # columns of experiments.throughput
 SETTINGS = ("all", "none")  # of which settings there are lines
 
 
@@ -72,6 +73,32 @@ def published(folder: Path) -> list[dict[str, Any]]:
             f"{rundir.SCHEMA_VERSION}; run their experiment again, or use the version that wrote them"
         )
     return rows
+
+
+def _require_returns(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Refuse rows of rates, which are published, too, but compare no algorithms.
+
+    Raises:
+        UserError: naming the folders beside it that have returns.
+    """
+    columns = set(rows[0])
+    if columns >= OF_RATES and columns.isdisjoint(comparison.METRICS):
+        raise UserError(
+            f"the rows of {folder} are rates of work done, no returns of algorithms, and have no such table; "
+            f"{_with_returns(folder.parent)}"
+        )
+
+
+def _with_returns(around: Path) -> str:
+    """The folders beside each other whose rows have returns, in words."""
+    found = [path.parent for path in sorted(around.glob(f"*/{SUMMARY}")) if "return_last" in _columns(path)]
+    return f"folders with returns: {', '.join(map(str, found))}" if found else "give a folder with returns"
+
+
+def _columns(summary: Path) -> list[str]:
+    """The names in a summary's first line."""
+    with files.guarded(summary.parent), summary.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().strip().split(",")
 
 
 def _schema(row: Mapping[str, Any]) -> str:
@@ -134,12 +161,14 @@ def _of_settings(rows: Sequence[dict[str, Any]], kind: str) -> Sequence[dict[str
     return kept
 
 
-def _chosen(rows: Sequence[dict[str, Any]], chosen: Options) -> Sequence[dict[str, Any]]:
+def _chosen(folder: Path, chosen: Options) -> Sequence[dict[str, Any]]:
     """The rows that the table is of.
 
     Raises:
-        UserError: there are none, or no such preset, algorithm or choice of settings.
+        UserError: there are none, they have no returns, or there is no such preset, algorithm or choice of settings.
     """
+    rows = published(folder)
+    _require_returns(rows, folder)
     return _of_settings(_of_algorithms(_of_preset(rows, chosen.preset), chosen.algo), chosen.settings)
 
 
@@ -166,7 +195,7 @@ def main() -> int:
     if chosen.out is not None and chosen.out.resolve() == (chosen.results / SUMMARY).resolve():
         raise UserError(f"--out={chosen.out} would replace the rows that the table is made of; choose another file")
     _, show = formats.FORMATS[_format(chosen)]
-    text = show(comparison.compare(_chosen(published(chosen.results), chosen), chosen.metric), chosen.columns)
+    text = show(comparison.compare(_chosen(chosen.results, chosen), chosen.metric), chosen.columns)
     if chosen.out is None:
         print(text, end="")
         return 0

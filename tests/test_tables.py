@@ -181,6 +181,15 @@ def test_folders_without_results_are_refused(refused, folder, tmp_path):
     assert "too long" in refused(tmp_path / ("x" * 300))
 
 
+def test_rates_are_no_returns(refused, tmp_path):
+    line = refused(publishing.RESULTS / "throughput")
+    assert "are rates of work done, no returns" in line and "another version" not in line
+    named = line.partition("folders with returns: ")[2].strip().split(", ")
+    assert str(PUBLISHED) in named and len(named) == len(list(publishing.RESULTS.glob("*/summary.csv"))) - 1
+    shutil.copytree(publishing.RESULTS / "throughput", tmp_path / "throughput")
+    assert "give a folder with returns" in refused(tmp_path / "throughput", "--preset=quick")
+
+
 def test_half_written_and_damaged_summaries_are_refused(refused, folder):
     whole = (folder / "summary.csv").read_text()
     header = whole.splitlines()[0]
