@@ -43,6 +43,22 @@ COLUMNS = [
     *("id", "statement", "source", "statistic", "estimate", "ci_low", "ci_high", "n", "adjusted_p"),
     *("rule", "verdict", "seeds", "preset", "command"),
 ]
+HEAD = [  # of CLAIMS.md
+    "# Claims",
+    "",
+    "Written by `python -m experiments.reproduce --publish` from the `claims.csv` files, which hold the rules too. The",
+    "command of a claim makes its runs and says its verdict.",
+    "",
+    "A claim is *supported* where the whole 95% interval says what the claim says, and its p-value stays below 0.05",
+    "when all claims of its family are corrected together (Holm). It is *not supported* where the whole interval says",
+    "the contrary, which no correction weakens. It is *inconclusive* where neither holds, or there is no interval:",
+    "these runs leave it open. What the interval must lie above or within is the claim's `rule` in `claims.csv`.",
+    "",
+]
+TABLE = [
+    "| id | claim | source | estimate [95% interval] | seeds | preset | verdict | command |",
+    "| --- | --- | --- | ---: | ---: | --- | --- | --- |",
+]
 
 
 def on_data(dataset: str) -> tuple[Claim, ...]:
@@ -232,33 +248,62 @@ def _span(seeds: Sequence[int]) -> str:
 
 
 def overview(results: Path) -> str:
-    """CLAIMS.md: one table of every results/*/claims.csv, and in short the claims without runs.
+    """CLAIMS.md: every results/*/claims.csv with a table per family, and in short the claims without runs.
 
     Raises:
-        UserError: a claims.csv that lacks columns.
+        UserError: a claims.csv that lacks columns, or names a claim that there is no more.
     """
-    lines = [
-        "# Claims",
-        "",
-        "Written by `python -m experiments.reproduce --publish` from the `claims.csv` files, which hold the rules too.",
-        "",
-        "| claim | source | estimate [95% interval] | seeds | preset | verdict | command |",
-        "| --- | --- | ---: | ---: | --- | --- | --- |",
+    published = {path.parent.name: _published(path) for path in sorted(results.glob("*/claims.csv"))}
+    lacking = _without_runs(
+        {row["id"] for families in published.values() for rows in families.values() for row in rows}
+    )
+    contents = [
+        f"- [{name}](#{name}): {_counted(sum(map(len, families.values())), 'claim')} in "
+        f"{_counted(len(families), 'family', 'families')}"
+        for name, families in published.items()
     ]
-    judged: set[str] = set()
-    for path in sorted(results.glob("*/claims.csv")):
-        table = pd.read_csv(path)
-        missing = sorted(set(COLUMNS) - set(table.columns))
-        if missing:
-            raise UserError(f"{path} lacks {', '.join(missing)}; write it anew with experiments.reproduce --publish")
-        judged |= set(table["id"])
-        for row in table.to_dict("records"):
-            estimate = spanned(row["estimate"], row["ci_low"], row["ci_high"])
-            cells = (row["statement"], row["source"], estimate, row["n"], row["preset"], row["verdict"])
-            lines.append(
-                "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + f" | `{row['command']}` |"
-            )
-    return "\n".join([*lines, *_without_runs(judged)]) + "\n"
+    more = ["- [Claims without runs](#no-runs-yet)"] if lacking else []
+    body = [line for name, families in published.items() for line in _of_experiment(name, families)]
+    return "\n".join([*HEAD, *contents, *more, *body, *lacking]) + "\n"
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _published(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a claims.csv by family, in the order of the file.
+
+    Raises:
+        UserError: it lacks columns, or names a claim that there is no more.
+    """
+    table = pd.read_csv(path)
+    anew = "write it anew with experiments.reproduce --publish"
+    if missing := sorted(set(COLUMNS) - set(table.columns)):
+        raise UserError(f"{path} lacks {', '.join(missing)}; {anew}")
+    families = {claim.id: claim.family for claim in CLAIMS}
+    if strange := sorted(set(table["id"]) - set(families)):
+        raise UserError(f"{path} names {', '.join(strange)}, of which experiments/claims.py knows nothing; {anew}")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_dict("records"):
+        found.setdefault(families[row["id"]], []).append(row)  # type: ignore[arg-type]
+    return found
+
+
+def _of_experiment(name: str, families: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """The heading of an experiment, and a heading and a table for each family."""
+    tables = [
+        line for family, rows in families.items() for line in ("", f"### {family}", "", *TABLE, *map(_line, rows))
+    ]
+    return ["", f"## {name}", *tables]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """A claim as a line of its family's table."""
+    estimate = spanned(row["estimate"], row["ci_low"], row["ci_high"])
+    cells = (row["statement"], row["source"], estimate, row["n"], row["preset"], row["verdict"])
+    escaped = " | ".join(str(cell).replace("|", "\\|") for cell in cells)
+    return f"| `{row['id']}` | {escaped} | `{row['command']}` |"
 
 
 def _without_runs(judged: set[str]) -> list[str]:

@@ -3,11 +3,13 @@
 Every claim is a record with its source, its runs and its rule (experiments/claims.py). With --publish the rows go to
 results/<experiment>/summary.csv, their learning curves to curves.csv beside it, and claims.csv, results/CLAIMS.md,
 results/index.html and the README's table are written anew from what is published. Rows and curves that are there
-already (by run id) are kept as they are, so that evidence grows in parts.
+already (by run id) are kept as they are, so that evidence grows in parts. --list names the claims, and --dry-run
+the runs that are missing; both start nothing.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report.claims import REPORTED, Claim, Finding, Needed, judge
 from jaxrl_suite.report.formats import spanned
 from jaxrl_suite.sweep import grid, tasks
-from jaxrl_suite.train import rundir, settings
+from jaxrl_suite.train import settings
 from jaxrl_suite.train.display import make_console
 
 GROUP = 8  # seeds that train in one program; another number gives other rows after some hundred updates
@@ -35,7 +37,7 @@ class Options:
     """Options of a reproduction."""
 
     only: str = ""
-    """Test one claim, by its id; all by default."""
+    """Test these claims, by their ids (see --list), with commas between; all by default."""
     seeds: str = ""
     """How many seeds, or a range, in groups of eight that train in one program; by default what each claim rests on."""
     preset: str = "quick"
@@ -46,27 +48,47 @@ class Options:
     """Runs at a time, each in a process of its own; these share the cores evenly."""
     publish: bool = False
     """Add the rows to results/, and renew its claims, its page and the table in the README."""
+    list: bool = False
+    """List the claims: id, published verdict, seeds, and how many of their rows --out has; run nothing."""
+    dry_run: bool = False
+    """Show which runs are missing in --out, and about how long they take on one worker; run nothing."""
 
 
 def chosen_claims(only: str, preset: str = "quick") -> list[Claim]:
-    """The claims to test, of those that are about a preset.
+    """The claims to test, of those that are about a preset: all, or those with the ids in `only`.
 
     Raises:
-        UserError: no claim has that id, or it is about another preset.
+        UserError: no claim has such an id, it has a command of its own, or it is about another preset.
     """
-    elsewhere = {claim.id: claims.command_of(claim) for claim in claims.CLAIMS if claim.command}
-    if only in elsewhere:
-        raise UserError(f"--only={only}: the runs of this claim are made by {elsewhere[only]}")
-    known = {claim.id: claim for claim in claims.CLAIMS if not claim.command}
-    if only and only not in known:
-        raise unknown("claim", only, known)
-    asked = [known[only]] if only else list(known.values())
-    fitting = [claim for claim in asked if claim.preset in ("", preset)]
-    if only and not fitting:
-        raise UserError(
-            f"--only={only}: this claim is about --preset={known[only].preset}; leave out --preset={preset}"
-        )
-    return fitting
+    known = {claim.id: claim for claim in claims.CLAIMS}
+    if not only:
+        return [claim for claim in known.values() if not claim.command and claim.preset in ("", preset)]
+    names = grid.split("--only", only)
+    for name in names:
+        if name not in known:
+            raise _no_claim(name, known)
+    asked = [known[name] for name in names]
+    if elsewhere := [
+        f"the runs of {claim.id} are made by {claims.command_of(claim)}" for claim in asked if claim.command
+    ]:
+        raise UserError(f"--only={only}: {'; '.join(elsewhere)}")
+    for claim in asked:
+        if claim.preset not in ("", preset):
+            raise UserError(
+                f"--only={claim.id}: this claim is about --preset={claim.preset}; leave out --preset={preset}"
+            )
+    return asked
+
+
+def _no_claim(name: str, known: Mapping[str, Claim]) -> UserError:
+    """The error for an id that no claim has; it names some only where they are near, for they are hundreds."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    if near:
+        return unknown("claim", name, near)
+    return UserError(
+        f"unknown claim {name!r}; python -m experiments.reproduce --list names those that it tests, results/CLAIMS.md "
+        "the others, too"
+    )
 
 
 def runs_of(chosen: Sequence[Claim], seeds: Sequence[int]) -> dict[Needed, Sequence[int]]:
@@ -133,16 +155,25 @@ def words_of(need: Needed, seeds: str, chosen: Options) -> list[str]:
     return tasks.words(task_of(need, seeds, chosen))[2:]
 
 
+def work_of(needed: Mapping[Needed, Sequence[int]]) -> list[tuple[Needed, str]]:
+    """Every run with one group of its seeds."""
+    return [(need, group) for need, seeds in needed.items() for group in groups(seeds)]
+
+
+def planned(needed: Mapping[Needed, Sequence[int]], chosen: Options) -> list[tasks.Run]:
+    """The runs as what they will leave in the folder for runs."""
+    facts = plans.facts_of(",".join(dict.fromkeys(need.dataset for need in needed)))
+    return [
+        plans.run_of(task_of(need, group, chosen), changed(need), *facts[need.dataset])
+        for need, group in work_of(needed)
+    ]
+
+
 def run_all(needed: Mapping[Needed, Sequence[int]], chosen: Options, console: Console) -> int:
     """Make the runs, or find them made -> exit code."""
-    work = [(need, group) for need, seeds in needed.items() for group in groups(seeds)]
     if chosen.workers > 1:
-        facts = plans.facts_of(",".join(dict.fromkeys(need.dataset for need in needed)))
-        planned = [
-            plans.run_of(task_of(need, group, chosen), changed(need), *facts[need.dataset]) for need, group in work
-        ]
-        return at_once.work_off(planned, chosen.workers, console)
-    for need, group in work:
+        return at_once.work_off(planned(needed, chosen), chosen.workers, console)
+    for need, group in work_of(needed):
         words = words_of(need, group, chosen)
         if code := offline_mbrl.train(*options.offline(words, "python -m experiments.reproduce", ""), console):
             return code
@@ -150,14 +181,80 @@ def run_all(needed: Mapping[Needed, Sequence[int]], chosen: Options, console: Co
 
 
 def rows_of(needed: Mapping[Needed, Sequence[int]], chosen: Options) -> list[dict[str, Any]]:
-    """The summary rows of these runs in the folder for runs."""
-    summary = chosen.out / offline_mbrl.EXPERIMENT / "summary.csv"
+    """The summary rows of these runs in the folder for runs; none where there is no summary."""
     return [
         row
-        for row in rundir.read_rows(summary)
-        if int(row["seed"]) in needed.get(Needed(row["algo"], row["dataset"], row["settings"]), ())
-        and row["preset"] == chosen.preset
+        for row in publishing.published(chosen.out / offline_mbrl.EXPERIMENT)
+        if int(row["seed"]) in needed.get(_needed(row), ()) and row["preset"] == chosen.preset
     ]
+
+
+def _needed(row: Mapping[str, Any]) -> Needed:
+    """The run that a row is of."""
+    return Needed(row["algo"], row["dataset"], row["settings"])
+
+
+def listing(tested: Sequence[Claim], seeds: Sequence[int], chosen: Options) -> list[str]:
+    """A line per claim: its id, the published verdict, its seeds, and how many of its rows the folder for runs has."""
+    published = published_records(publishing.RESULTS, chosen.preset)
+    there = {(_needed(row), int(row["seed"])) for row in rows_of(runs_of(tested, seeds), chosen)}
+    cells = [("claim", "published", "seeds", f"rows in {chosen.out}")]
+    for claim in tested:
+        rows = [(need, seed) for need, asked in runs_of([claim], seeds).items() for seed in asked]
+        found = published.get(claim.id, {}).get("verdict", "-")
+        count = str(len(seeds) or claim.seeds)
+        cells.append((claim.id, found, count, f"{sum(row in there for row in rows)} of {len(rows)}"))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    # No table: its columns would be as wide as the terminal lets them, and an id in two lines cannot be copied.
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+
+
+def seconds_per_seed(rows: Sequence[Mapping[str, Any]], preset: str) -> dict[Needed, float]:
+    """Wall time per seed by rows of a preset, a mean over programs, whose time each of their seeds' rows has."""
+    programs: dict[tuple[Needed, str], list[float]] = {}
+    for row in rows:
+        if row["preset"] == preset:
+            programs.setdefault((_needed(row), row["group_id"]), []).append(float(row["wall_seconds"]))
+    times: dict[Needed, list[float]] = {}
+    for (need, _), seconds in programs.items():
+        times.setdefault(need, []).append(max(seconds) / len(seconds))
+    return {need: sum(each) / len(each) for need, each in times.items()}
+
+
+def show_missing(needed: Mapping[Needed, Sequence[int]], chosen: Options, console: Console) -> None:
+    """The runs that are missing, and about how long they take."""
+    runs = planned(needed, chosen)
+    known = seconds_per_seed(publishing.published(publishing.RESULTS / offline_mbrl.EXPERIMENT), chosen.preset)
+    left = [(run, need) for run, (need, _) in zip(runs, work_of(needed), strict=True) if tasks.state(run) != "finished"]
+    table = Table("missing run", "seeds", "about, minutes")
+    for run, need in left:
+        minutes = f"{known[need] * len(run.seeds) / plans.MINUTE:.1f}" if need in known else "-"
+        table.add_row(run.name, f"{run.seeds[0]}:{run.seeds[-1] + 1}", minutes)
+    if left:
+        console.print(table)
+    total = sum(known.get(need, 0.0) * len(run.seeds) for run, need in left)
+    console.print(f"{len(left)} of {len(runs)} runs are missing in {chosen.out}{_how_long(total, left, known)}")
+
+
+def _how_long(seconds: float, left: Sequence[tuple[tasks.Run, Needed]], known: Mapping[Needed, float]) -> str:
+    """What to add to the number of missing runs; nothing where none is missing."""
+    if not left:
+        return ""
+    strange = sum(need not in known for _, need in left)
+    if strange == len(left):
+        return "; there are no published rows of them to tell the time from"
+    more = f", and {strange} more runs of which no rows are published" if strange else ""
+    return (
+        f"; about {seconds / plans.MINUTE:.1f} minutes on one worker by the published times, which are of other "
+        f"machines{more}"
+    )
+
+
+def _others(chosen: Options, console: Console) -> None:
+    """Where all claims are asked for, how many there are beside those."""
+    if not chosen.only:
+        others = sum(bool(claim.command) for claim in claims.CLAIMS)
+        console.print(f"{others} claims have commands of their own: see results/CLAIMS.md")
 
 
 @exits_cleanly
@@ -173,6 +270,13 @@ def main() -> int:
     publishing.check(chosen.publish, chosen.preset, seeds)
     console = make_console()
     needed = runs_of(tested, seeds)
+    if chosen.list:
+        console.print("\n".join(listing(tested, seeds, chosen)))
+    if chosen.dry_run:
+        show_missing(needed, chosen, console)
+    if chosen.list or chosen.dry_run:
+        _others(chosen, console)
+        return 0
     code = run_all(needed, chosen, console)
     if code:
         return code
@@ -181,9 +285,7 @@ def main() -> int:
     console.print(
         shown(findings_of(tested, curved, chosen.preset), published_records(publishing.RESULTS, chosen.preset))
     )
-    if not chosen.only:
-        others = sum(bool(claim.command) for claim in claims.CLAIMS)
-        console.print(f"{others} claims have commands of their own: see results/CLAIMS.md")
+    _others(chosen, console)
     if chosen.publish:
         publishing.publish_all(rows, offline_mbrl.EXPERIMENT, chosen.out, console)
     return 0

@@ -1,8 +1,9 @@
 """Compare the algorithms of a results folder in one table: mean [95% interval] and number of seeds per data set.
 
-Runs with other settings than their preset's are lines of their own, such as `ravl diversity=0`. The mean of a line is
-bold only where the interval of its difference to the runner-up lies above zero; the caption says the rule. Reads
-summary.csv alone: results/<experiment> for published rows, runs/<experiment> for your own.
+Runs with other settings than their preset's are lines of their own, such as `ravl diversity=0`; --settings=none leaves
+them out, --algo=ravl,bc all other algorithms. A mean is bold only where the interval of its difference to the best of
+the other lines shown lies above zero; the caption says the rule. Reads summary.csv alone: results/<experiment> for
+published rows, runs/<experiment> for your own.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import tyro
 from experiments import options
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from jaxrl_suite.report import comparison, formats
+from jaxrl_suite.sweep import grid
 from jaxrl_suite.train import files, rundir
 
 SUMMARY = "summary.csv"
+OF_RATES = {"rate", "unit"}  # columns of experiments.throughput
+SETTINGS = ("all", "none")  # of which settings there are lines
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,12 @@ class Options:
     """Which column: return_last, return_best, score_last, score_best, mc_last or q_last."""
     format: str = ""
     """markdown, csv or latex; by default what the ending of --out says, else markdown."""
-    columns: str = "algo"
-    """What the columns are, algo or dataset; the rows are the other. A csv file has a line per cell."""
+    columns: str = "dataset"
+    """What the columns are, dataset or algo; the rows are the other. A csv file has a line per cell."""
+    algo: str = ""
+    """Only these algorithms, with commas between; all by default."""
+    settings: str = "all"
+    """all, or none: only presets as they are, without the runs that change settings."""
     preset: str = ""
     """Only the rows of this preset."""
     out: Path | None = None
@@ -65,6 +73,32 @@ def published(folder: Path) -> list[dict[str, Any]]:
             f"{rundir.SCHEMA_VERSION}; run their experiment again, or use the version that wrote them"
         )
     return rows
+
+
+def _require_returns(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Refuse rows of rates, which are published, too, but compare no algorithms.
+
+    Raises:
+        UserError: naming the folders beside it that have returns.
+    """
+    columns = set(rows[0])
+    if columns >= OF_RATES and columns.isdisjoint(comparison.METRICS):
+        raise UserError(
+            f"the rows of {folder} are rates of work done, no returns of algorithms, and have no such table; "
+            f"{_with_returns(folder.parent)}"
+        )
+
+
+def _with_returns(around: Path) -> str:
+    """The folders beside each other whose rows have returns, in words."""
+    found = [path.parent for path in sorted(around.glob(f"*/{SUMMARY}")) if "return_last" in _columns(path)]
+    return f"folders with returns: {', '.join(map(str, found))}" if found else "give a folder with returns"
+
+
+def _columns(summary: Path) -> list[str]:
+    """The names in a summary's first line."""
+    with files.guarded(summary.parent), summary.open(encoding="utf-8", errors="replace") as file:
+        return file.readline().strip().split(",")
 
 
 def _schema(row: Mapping[str, Any]) -> str:
@@ -106,6 +140,38 @@ def _of_preset(rows: Sequence[dict[str, Any]], preset: str) -> Sequence[dict[str
     return kept
 
 
+def _of_algorithms(rows: Sequence[dict[str, Any]], names: str) -> Sequence[dict[str, Any]]:
+    """The rows of some algorithms; all without names."""
+    if not names:
+        return rows
+    known, asked = {str(row.get("algo")) for row in rows}, grid.split("--algo", names)
+    for name in asked:
+        if name not in known:
+            raise unknown("algorithm", name, known, "(those of the rows)")
+    return [row for row in rows if row.get("algo") in asked]
+
+
+def _of_settings(rows: Sequence[dict[str, Any]], kind: str) -> Sequence[dict[str, Any]]:
+    """All rows, or those that change nothing in their preset."""
+    if kind not in SETTINGS:
+        raise unknown("settings", kind, SETTINGS)
+    kept = [row for row in rows if kind == "all" or not comparison.settings_of(row)]
+    if not kept:
+        raise UserError("--settings=none leaves no rows: all of them change something in their preset; leave it out")
+    return kept
+
+
+def _chosen(folder: Path, chosen: Options) -> Sequence[dict[str, Any]]:
+    """The rows that the table is of.
+
+    Raises:
+        UserError: there are none, they have no returns, or there is no such preset, algorithm or choice of settings.
+    """
+    rows = published(folder)
+    _require_returns(rows, folder)
+    return _of_settings(_of_algorithms(_of_preset(rows, chosen.preset), chosen.algo), chosen.settings)
+
+
 def _write(path: Path, text: str) -> None:
     with files.guarded(path.parent):
         if path.is_dir():
@@ -129,7 +195,7 @@ def main() -> int:
     if chosen.out is not None and chosen.out.resolve() == (chosen.results / SUMMARY).resolve():
         raise UserError(f"--out={chosen.out} would replace the rows that the table is made of; choose another file")
     _, show = formats.FORMATS[_format(chosen)]
-    text = show(comparison.compare(_of_preset(published(chosen.results), chosen.preset), chosen.metric), chosen.columns)
+    text = show(comparison.compare(_chosen(chosen.results, chosen), chosen.metric), chosen.columns)
     if chosen.out is None:
         print(text, end="")
         return 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def test_rows_of_other_settings_are_other_runs(tmp_path):
 def test_without_a_choice_it_says_how_many_claims_have_commands_of_their_own(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(reproduce, "run_all", lambda *_: 0)
     monkeypatch.setattr(reproduce, "rows_of", lambda *_: [])
-    for words, said in (([], True), (["--only=ravl-beats-bc"], False)):
+    for words, said in (([], True), (["--only=ravl-beats-bc"], False), (["--list"], True)):
         monkeypatch.setattr(sys, "argv", ["reproduce", f"--out={tmp_path}", *words])
         with pytest.raises(SystemExit) as stop:
             reproduce.main()
@@ -269,6 +270,29 @@ def test_the_overview_is_that_of_the_published_claims():
     assert (publishing.RESULTS / "CLAIMS.md").read_text(encoding="utf-8") == claims.overview(publishing.RESULTS)
 
 
+def test_the_overview_has_every_published_claim_by_id_below_its_experiment_and_family():
+    families = {claim.id: claim.family for claim in claims.CLAIMS}
+    head, *parts = claims.overview(publishing.RESULTS).split("\n## ")
+    sections = {part.partition("\n")[0]: part for part in parts}
+    assert all(f"*{word}*" in head for word in ("supported", "not supported", "inconclusive"))
+    for path in publishing.RESULTS.glob("*/claims.csv"):
+        name, ids = path.parent.name, list(pd.read_csv(path)["id"])
+        tables = [table.partition("\n") for table in sections[name].split("\n### ")[1:]]
+        found = [(one, family) for family, _, lines in tables for one in re.findall(r"^\| `(\S+)` \|", lines, re.M)]
+        assert sorted(found) == sorted((one, families[one]) for one in ids)
+        assert len({family for family, *_ in tables}) == len(tables)
+        assert f"[{name}](#{name}): {len(ids)} claims in {len(tables)} families" in head
+    assert "](#no-runs-yet)" in head and "No runs yet" in sections
+
+
+def test_a_published_claim_that_the_code_does_not_know_is_refused(tmp_path):
+    (tmp_path / "one").mkdir()
+    record = claims.record(judge(MADE_UP, [])[0], "quick")
+    pd.DataFrame([record | {"id": "gone"}]).to_csv(tmp_path / "one" / "claims.csv")
+    with pytest.raises(UserError, match=r"names gone, of which .* knows nothing; write it anew"):
+        claims.overview(tmp_path)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -297,6 +321,13 @@ def test_a_claim_that_is_asked_alone_is_corrected_with_its_family(monkeypatch, n
     ("words", "expected"),
     [
         (["--only=ravl-beats-bd"], "did you mean ravl-beats-bc"),
+        (["--only=ravl-beats-bc,ravl-beats-bd"], "unknown claim 'ravl-beats-bd'; did you mean ravl-beats-bc"),
+        (["--only=§"], "unknown claim '§'; python -m experiments.reproduce --list names those"),
+        (["--only=ravl-beats-bc,"], "empty value"),
+        (
+            ["--only=ravl-beats-bc,hopper-long-mbpo-hops"],
+            "the runs of hopper-long-mbpo-hops are made by python -m experiments.ensemble_vs_lipschitz",
+        ),
         (["--only=hopper-long-mbpo-hops"], "--mechanisms=layer-norm --preset=long"),
         (["--seeds=1000:1002"], "reported seeds are 0 to 99"),
         (["--only=offline-tuned-hl-gauss-beats-mse-iql", "--preset=paper"], "is about --preset=quick"),
@@ -309,7 +340,8 @@ def test_reproduce_refuses(monkeypatch, capsys, tmp_path, words, expected):
     with pytest.raises(SystemExit) as stop:
         reproduce.main()
     assert stop.value.code == 2
-    assert expected in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert expected in errors and errors.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -84,8 +84,9 @@ def test_published_rows_are_tabled(command):
 
 def test_formats_columns_and_files(command, folder, tmp_path):
     code, shown, _ = command(folder)
-    assert code == 0 and "| hop | " in shown and "**101.7**" in shown and shown.count("**") == 2
-    assert command(folder, "--columns=dataset")[1].startswith("| algorithm | hop |")
+    assert code == 0 and shown.startswith("| algorithm | hop |\n") and "\n| ravl | **101.7**" in shown
+    assert shown.count("**") == 2 and command(folder, "--columns=dataset")[1] == shown
+    assert command(folder, "--columns=algo")[1].startswith("| data set | bc | ravl |\n")
     for name, (ending, _) in FORMATS.items():
         path = tmp_path / "new" / f"table{ending}"
         code, output, errors = command(folder, f"--out={path}")
@@ -112,11 +113,20 @@ def test_settings_are_compared_as_lines_of_their_own(command, folder):
     ]
     rundir.upsert_rows(folder / "summary.csv", varied, session.SUMMARY_COLUMNS)
     code, shown, _ = command(folder)
-    assert code == 0 and "| bc | bc tau=1 critics=2 | ravl |" in shown and "what is changed in its preset" in shown
+    assert code == 0 and "what is changed in its preset" in shown
+    assert re.findall(r"^\| (\w.*?) \|", shown, re.M) == ["algorithm", "bc", "bc tau=1 critics=2", "ravl"]
     assert "bc tau=1" not in plain and "changed in its preset" not in plain
     lines = list(csv.DictReader(io.StringIO(command(folder, "--format=csv")[1])))
     assert [line["algo"] for line in lines] == ["bc", "bc tau=1 critics=2", "ravl"]
-    assert lines[0]["mean"] == lines[1]["mean"] and "tau=1" in command(folder, "--columns=dataset")[1]
+    assert lines[0]["mean"] == lines[1]["mean"] and "| tau=1" not in shown
+    assert "| bc | bc tau=1 critics=2 | ravl |" in command(folder, "--columns=algo")[1]
+    assert command(folder, "--settings=none")[1] == plain and command(folder, "--settings=all")[1] == shown
+
+
+def test_algorithms_are_chosen(command, folder):
+    shown = command(folder, "--algo=ravl")[1]
+    assert "| ravl | 101.7" in shown and "bc" not in shown and "**" not in shown  # nothing to be better than
+    assert command(folder, "--algo=ravl, bc")[1] == command(folder)[1]
 
 
 def test_a_sweep_over_settings_closes_with_their_table(folder, monkeypatch):
@@ -141,6 +151,9 @@ def test_help_names_every_choice(command):
         (["--metric=return_lst"], "did you mean return_last"),
         (["--format=latx"], "did you mean latex"),
         (["--columns=algos"], "did you mean algo"),
+        (["--algo=ravl,bd"], "unknown algorithm 'bd'; did you mean bc?"),
+        (["--algo=ravl,"], "empty value"),
+        (["--settings=non"], "unknown settings 'non'; did you mean none?"),
         (["--preset=quik"], "did you mean quick"),
         (["--metrik=a"], "did you mean --metric"),
         (["--out=a.docx"], "say which with --format"),
@@ -149,6 +162,12 @@ def test_help_names_every_choice(command):
 )
 def test_nonsense_is_refused_in_one_line(refused, folder, words, expected):
     assert expected in refused(folder, *words)
+
+
+def test_rows_that_all_change_settings_leave_none_without(refused, folder):
+    rows = [row | {"settings": "tau=1"} for row in tables.published(folder)]
+    rundir.upsert_rows(folder / "summary.csv", rows, session.SUMMARY_COLUMNS)
+    assert "--settings=none leaves no rows" in refused(folder, "--settings=none")
 
 
 def test_folders_without_results_are_refused(refused, folder, tmp_path):
@@ -160,6 +179,15 @@ def test_folders_without_results_are_refused(refused, folder, tmp_path):
     assert "has no summary.csv" in refused(empty)
     assert f"give its folder: python -m experiments.tables {folder}" in refused(folder / "summary.csv")
     assert "too long" in refused(tmp_path / ("x" * 300))
+
+
+def test_rates_are_no_returns(refused, tmp_path):
+    line = refused(publishing.RESULTS / "throughput")
+    assert "are rates of work done, no returns" in line and "another version" not in line
+    named = line.partition("folders with returns: ")[2].strip().split(", ")
+    assert str(PUBLISHED) in named and len(named) == len(list(publishing.RESULTS.glob("*/summary.csv"))) - 1
+    shutil.copytree(publishing.RESULTS / "throughput", tmp_path / "throughput")
+    assert "give a folder with returns" in refused(tmp_path / "throughput", "--preset=quick")
 
 
 def test_half_written_and_damaged_summaries_are_refused(refused, folder):
