@@ -22,6 +22,8 @@ from jaxrl_suite.report import mean_interval
 from paper_figs.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
 
 COLOURS = {"none": GREY, "spectral": BLUE, "adversarial": ORANGE, "random": GREEN, LAYER_NORM: SKY}
+SLOPE = ("slope_mean", "mean slope of the value")
+FAR = 4.0  # times the middle half's width: what lies so far below it is not shown
 FEW = 4  # arms of whose curves each seed is shown
 MARKERS = {
     "probabilistic-ensemble": "s",
@@ -168,22 +170,30 @@ def _spent(axes: Axes, rows: pd.DataFrame, known: dict, cost: Callable[[pd.Serie
 
 # --- Arms at the end of training ---
 def _arms(rows: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(11.0, 3.6), layout="constrained")
-    error, time, model = figure.subplots(1, 3)
+    figure = Figure(figsize=(9.5, 7.6), layout="constrained")
+    (norm, slope), (time, model) = figure.subplots(2, 2)
     with_model = rows[rows["algo"].isin(list(MODELS))]
-    _points(error, with_model, "lipschitz_upper", "value_error")
-    error.set(xscale="log", yscale="log", xlabel="product of the critics' norms", ylabel="value-aware model error")
-    _points(time, rows, "seconds_seed", "return_last")
+    for axes, column, words in ((norm, "lipschitz_upper", "product of the critics' norms"), (slope, *SLOPE)):
+        axes.set(xscale="log", yscale="log", xlabel=words, ylabel="value-aware model error")
+        _points(axes, with_model, column, "value_error")
     time.set(xscale="log", xlabel="seconds of training per seed", ylabel="last return")
+    _points(time, rows, "seconds_seed", "return_last")
+    _cut(time, rows, "seconds_seed", "return_last")
     ticks = list(MODELS)
-    _points(model, with_model, lambda mine: ticks.index(mine["algo"].iloc[0]) + _shift(mine), "model_error")
     model.set(yscale="log", ylabel="model error |s' - s^|")
-    model.set_xticks(range(len(ticks)), [NAMES[name].replace(", ", "\n") for name in ticks], fontsize=7)
-    for axis in (error.xaxis, error.yaxis, time.xaxis, model.yaxis):
+    _points(model, with_model, lambda mine: ticks.index(mine["algo"].iloc[0]) + _shift(mine), "model_error")
+    model.set_xticks(range(len(ticks)), [NAMES[name].replace(", ", "\n") for name in ticks], fontsize=8)
+    for axis in (norm.xaxis, norm.yaxis, slope.xaxis, slope.yaxis, time.xaxis, model.yaxis):
         _plain(axis, (1.0, 2.0, 5.0))
     marks = [Line2D([], [], color="k", marker=MARKERS[n], linestyle="", label=NAMES[n]) for n in MARKERS]
     hues = [Line2D([], [], color=COLOURS[n], marker="o", linestyle="", label=n) for n in _shown(rows)]
-    figure.legend(handles=[*marks, *hues], loc="outside lower center", ncols=5, frameon=False, fontsize=7)
+    figure.legend(handles=[*marks, *hues], loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    seeds = rows.groupby(["algo", "mechanism"])["seed"].nunique()
+    figure.suptitle(
+        f"{rows['dataset'].iloc[0]}; small: each of {seeds.max()} seeds; large: their mean with its 95% t-interval,"
+        " of logarithms where an axis is logarithmic",
+        fontsize=9,
+    )
     return figure
 
 
@@ -195,14 +205,37 @@ def _plain(axis: Axis, parts: tuple[float, ...]) -> None:
 
 
 def _shift(mine: pd.DataFrame) -> float:
-    return 0.15 * (list(EVERY_MECHANISM).index(mine["mechanism"].iloc[0]) - 1.5)
+    return 0.18 * (list(EVERY_MECHANISM).index(mine["mechanism"].iloc[0]) - 1.5)
 
 
 def _points(axes: Axes, rows: pd.DataFrame, x: str | Callable[[pd.DataFrame], float], y: str) -> None:
-    """Every seed faintly, and the median of every arm."""
+    """Every seed faintly, and the mean of every arm with its interval, of logarithms where an axis is logarithmic."""
     for (name, mechanism), mine in rows.groupby(["algo", "mechanism"], sort=False):
         across = np.full(len(mine), x(mine)) if callable(x) else mine[x].to_numpy(float)
         up = mine[y].to_numpy(float)
-        colour = _colour(str(name), str(mechanism))
-        axes.scatter(across, up, color=colour, marker=MARKERS[str(name)], s=9, alpha=0.35, linewidths=0.8)
-        axes.scatter(np.median(across), np.median(up), color=colour, marker=MARKERS[str(name)], s=48)
+        colour, marker = _colour(str(name), str(mechanism)), MARKERS[str(name)]
+        axes.scatter(across, up, color=colour, marker=marker, s=9, alpha=0.35, linewidths=0.8)
+        place, (mean, low, high) = _mean(across, axes.get_xscale())[0], _mean(up, axes.get_yscale())
+        axes.plot([place, place], [low, high], color=colour, linewidth=1.0, alpha=0.6)
+        axes.scatter(place, mean, color=colour, marker=marker, s=44, zorder=3)
+
+
+def _mean(values: np.ndarray, scale: str) -> tuple[float, float, float]:
+    """A mean and its interval's ends; on a logarithmic scale, those of the logarithms."""
+    found = mean_interval(np.log(values) if scale == "log" else values)
+    ends = (found.estimate, found.low, found.high)
+    return tuple(np.exp(ends)) if scale == "log" else ends
+
+
+def _cut(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
+    """End the axis above what lies far below the rest, which would squeeze it; arrows at the edge tell of it."""
+    low, high = rows[y].quantile(0.25), rows[y].quantile(0.75)
+    fence, room = low - FAR * (high - low), 0.4 * (high - low)
+    below = rows[rows[y] < fence]
+    axes.set_ylim(max(fence, rows[y].min() - room), rows[y].max() + room)
+    for _, row in below.iterrows():
+        colour = _colour(row["algo"], row["mechanism"])
+        axes.plot(row[x], fence, "v", color=colour, markerfacecolor="white", markersize=5, clip_on=False, zorder=4)
+    if len(below):
+        words = f"arrows: {len(below)} below, {below[y].max():.0f} to {below[y].min():.0f}; intervals run on"
+        axes.text(0.07, 0.02, words, transform=axes.transAxes, fontsize=8)
