@@ -9,17 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from experiments import curves, lipschitz_seconds
 from experiments.lipschitz_arms import EVERY_MECHANISM, EXPERIMENT, LAYER_NORM, MODEL_FREE, MODELS, Arm, text
 from experiments.lipschitz_saved import per_step
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.report import mean_interval
-from paper_figs.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
+from paper_figs.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, plain
 
 COLOURS = {"none": GREY, "spectral": BLUE, "adversarial": ORANGE, "random": GREEN, LAYER_NORM: SKY}
 SLOPE = ("slope_mean", "mean slope of the value")
@@ -141,7 +139,7 @@ def _pareto(rows: pd.DataFrame, known: dict) -> Figure:
                 if str(name) in MODEL_FREE or str(name).startswith(kind):
                     _spent(axes, mine, known, cost, Arm(str(name), str(mechanism)))
             axes.set(xscale="log", xlabel=label, title=f"{kind} models")
-            _plain(axes.xaxis, (1.0, 3.0))
+            plain(axes.xaxis, (1.0, 3.0))
         across[0].set_ylabel("return")
     hues = [Line2D([], [], color=COLOURS[name], label=name) for name in _shown(rows)]
     lines = [
@@ -184,7 +182,7 @@ def _arms(rows: pd.DataFrame) -> Figure:
     _points(model, with_model, lambda mine: ticks.index(mine["algo"].iloc[0]) + _shift(mine), "model_error")
     model.set_xticks(range(len(ticks)), [NAMES[name].replace(", ", "\n") for name in ticks], fontsize=8)
     for axis in (norm.xaxis, norm.yaxis, slope.xaxis, slope.yaxis, time.xaxis, model.yaxis):
-        _plain(axis, (1.0, 2.0, 5.0))
+        plain(axis, (1.0, 2.0, 5.0))
     marks = [Line2D([], [], color="k", marker=MARKERS[n], linestyle="", label=NAMES[n]) for n in MARKERS]
     hues = [Line2D([], [], color=COLOURS[n], marker="o", linestyle="", label=n) for n in _shown(rows)]
     figure.legend(handles=[*marks, *hues], loc="outside lower center", ncols=5, frameon=False, fontsize=8)
@@ -195,13 +193,6 @@ def _arms(rows: pd.DataFrame) -> Figure:
         fontsize=9,
     )
     return figure
-
-
-def _plain(axis: Axis, parts: tuple[float, ...]) -> None:
-    """Plain numbers at these parts of every decade, none between."""
-    axis.set_major_locator(LogLocator(subs=parts))
-    axis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _shift(mine: pd.DataFrame) -> float:
