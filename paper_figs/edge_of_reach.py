@@ -72,6 +72,11 @@ def _at(rows: pd.DataFrame, plain: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return rows[(rows[[*columns]] == plain.iloc[0][[*columns]].to_numpy()).all(axis=1)]
 
 
+def _reward(row: pd.Series) -> str:
+    """Where the reward of a box is, which tells figures of the same kind apart."""
+    return f"reward {row['distance']:g} steps away, width {row['width']:g}"
+
+
 # --- Where policies walk ---
 def _paths(rows: pd.DataFrame, walks: pd.DataFrame) -> Figure | None:
     """A panel per method: the reward, the edge of reach, and the walks of final policies."""
@@ -135,7 +140,8 @@ def _training(rows: pd.DataFrame, published: dict[str, list[dict[str, Any]]]) ->
     right.set_ylabel("Q-value at the start\n(dashed: highest, dotted: true)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(
-        f"box, true dynamics, rollouts of {first['horizon']:.0f} steps: mean over {seeds_of(rows)}, 95% t-interval",
+        f"box, {_reward(first)}, true dynamics, rollouts of {first['horizon']:.0f} steps: mean over {seeds_of(rows)}, "
+        "95% t-interval",
         fontsize=10,
     )
     return figure
@@ -173,7 +179,9 @@ def _by_reach(rows: pd.DataFrame, shells: pd.DataFrame) -> Figure | None:
     band(axes, shells[shells["algo"] == shells["algo"].iloc[0]], "reach", "true_value", GREY, "true", ":")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     figure.suptitle(
-        f"final critics by reach, {seeds_of(rows)}; shaded: the edge; the dynamics penalty is 0 everywhere", fontsize=10
+        f"final critics by reach, {_reward(rows.iloc[0])}, {seeds_of(rows)}; shaded: the edge; "
+        "the dynamics penalty is 0 everywhere",
+        fontsize=10,
     )
     return figure
 

@@ -84,12 +84,16 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
     figure = Figure(figsize=(2.2 + 2.2 * len(models), 3.4), layout="constrained")
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     free = rows[rows["algo"].isin(MODEL_FREE)]
-    each = len(rows.groupby(["algo", "mechanism"])) <= FEW
+    counts = rows.groupby(["algo", "mechanism"])["seed"].nunique()
+    each, alike = len(counts) <= FEW, counts.nunique() == 1
     for axes, model in zip(panels, models, strict=True):
         for mechanism, mine in rows[rows["algo"] == model].groupby("mechanism", sort=False):
-            _curve(axes, mine, known, _colour(model, str(mechanism)), "-", str(mechanism), each)
+            label = "MBPO" + ("" if mechanism == "none" else f", {mechanism}")
+            label += "" if alike else f" ({mine['seed'].nunique()} seeds)"
+            _curve(axes, mine, known, _colour(model, str(mechanism)), "-", label, each)
         for (name, how), mine in free.groupby(["algo", "mechanism"]):
             label = NAMES[str(name)] + ("" if how == "none" else f", {how}")
+            label += "" if alike else f" ({mine['seed'].nunique()} seeds)"
             _curve(axes, mine, known, _colour(str(name), str(how)), STYLES[str(name)], label, each)
         axes.set_title(NAMES[model])
         axes.set_xlabel("environment steps")
@@ -97,8 +101,21 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
     panels[0].set_ylabel("return")
     lines = [line for axes in panels for line in axes.lines]
     shown = {label: line for line in lines if not (label := str(line.get_label())).startswith("_")}
-    figure.legend(shown.values(), shown, loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    across = 3 if len(models) > 1 else 1  # entries; a single panel is narrow
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=across, frameon=False, fontsize=7)
+    thin = "; thin: each seed" if each else ""
+    figure.suptitle(
+        f"{rows['dataset'].iloc[0]}: mean over {_seeds(rows)}, 95% t-interval{thin}",
+        fontsize=9 if len(models) > 1 else 8,
+    )
     return figure
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    """How many seeds stand behind each arm."""
+    counts = rows.groupby(["algo", "mechanism"])["seed"].nunique()
+    few, many = int(counts.min()), int(counts.max())
+    return f"{many} seeds" if few == many else f"{few} to {many} seeds"
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, known: dict, colour: str, style: str, label: str, each: bool) -> None:
@@ -186,9 +203,8 @@ def _arms(rows: pd.DataFrame) -> Figure:
     marks = [Line2D([], [], color="k", marker=MARKERS[n], linestyle="", label=NAMES[n]) for n in MARKERS]
     hues = [Line2D([], [], color=COLOURS[n], marker="o", linestyle="", label=n) for n in _shown(rows)]
     figure.legend(handles=[*marks, *hues], loc="outside lower center", ncols=5, frameon=False, fontsize=8)
-    seeds = rows.groupby(["algo", "mechanism"])["seed"].nunique()
     figure.suptitle(
-        f"{rows['dataset'].iloc[0]}; small: each of {seeds.max()} seeds; large: their mean with its 95% t-interval,"
+        f"{rows['dataset'].iloc[0]}; small: each of {_seeds(rows)}; large: their mean with its 95% t-interval,"
         " of logarithms where an axis is logarithmic",
         fontsize=9,
     )

@@ -366,6 +366,7 @@ def test_figures_are_drawn_per_task_from_the_files_alone(tmp_path):
     assert set(drawn) == {f"{EXPERIMENT}/pendulum-{name}" for name in ("returns", "arms", "pareto")}
     lines = drawn[f"{EXPERIMENT}/pendulum-returns"].axes[0].lines
     assert len(lines) == len(MECHANISMS) + 2
+    assert {line.get_label() for line in lines} > {"MBPO", "MBPO, spectral", "SAC"}
     np.testing.assert_allclose(lines[0].get_xdata(), [550, 1000])
     operations, _, seconds, _ = drawn[f"{EXPERIMENT}/pendulum-pareto"].axes
     # A column of each kind: 4 ensembles, 4 single models and both SACs, each with its curve, interval and last point.
