@@ -189,4 +189,4 @@ def test_the_figure_has_the_order_of_the_table_and_hollow_marks_of_the_best_of_f
     known = {row["id"].removeprefix(heads_everywhere.TUNED): float(row["estimate"]) for row in rows}
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
     drawn = {names[round(line.get_ydata()[0])]: line.get_xdata()[0] for line in hollow}
-    assert drawn == pytest.approx(known, rel=1e-3)
+    assert drawn == pytest.approx(known, abs=1e-2)  # claims.csv is rounded
