@@ -85,11 +85,13 @@ def _figure(suite: Suite) -> Figure:
         middle.axvline(0.5, color=GREY, linestyle="--", linewidth=1.2)
         middle.set_xlim(0, 1)
         middle.set_yticks(range(len(order)), [""] * len(order))
+        middle.text(0.52, order.index("bc"), "the reference", color=GREY, fontsize=8, va="center")
     else:
         middle.set_axis_off()
     _profiles(right, suite)
     runs = f"{len(suite.seeds)} seeds on {', '.join(suite.datasets)}"
-    figure.suptitle(f"{runs}\nlast scores (0 random, 100 expert); what varies: seeds", fontsize=9)
+    varied = "intervals: what other seeds would change, on the same data sets"
+    figure.suptitle(f"{runs}\nlast scores (0 random, 100 expert); {varied}", fontsize=9)
     return figure
 
 
@@ -123,7 +125,8 @@ def _profiles(axes: Axes, suite: Suite) -> None:
             axes.step(thresholds, aggregate.performance_profile(scores, thresholds), color=colour, alpha=0.3, lw=0.8)
         if mine:
             whole = aggregate.performance_profile(np.concatenate(mine), thresholds)
-            axes.step(thresholds, whole, color=colour, linewidth=2.2, label=family.removeprefix("offline, "))
+            axes.step(thresholds, whole, color=colour, linewidth=2.2, label=f"{family.removeprefix('offline, ')}, all")
+    axes.plot([], [], color=GREY, alpha=0.5, linewidth=0.8, label="thin: one algorithm")
     axes.set_xlabel("score")
     axes.set_ylabel("share of runs above it")
     axes.set_ylim(0, 1)

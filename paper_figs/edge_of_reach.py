@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from experiments.box_claims import PLACES
 from experiments.box_studies import EXPERIMENT, NETWORKS, STUDIES, Arm, text
 from jaxrl_suite.envs import box
 from jaxrl_suite.report import mean_interval
-from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+from paper_figs.style import BLUE, GREEN, GREY, ORANGE, PURPLE, panels
 
 SKY = "#56B4E9"
 
 METHODS = {"base": ORANGE, "patched": GREEN, "random-patched": PURPLE, "minimum": SKY, "ravl": BLUE}
+ACROSS = 3  # panels of maps
+PLACED = ("horizon", "distance", "critics", "diversity")  # what cells of maps differ in
 MAPPED = ("base", "patched", "minimum", "ravl")
 NAMES = {
     "base": "base",
@@ -66,6 +70,11 @@ def _at(rows: pd.DataFrame, plain: pd.DataFrame, *columns: str) -> pd.DataFrame:
     if plain.empty:
         return plain
     return rows[(rows[[*columns]] == plain.iloc[0][[*columns]].to_numpy()).all(axis=1)]
+
+
+def _reward(row: pd.Series) -> str:
+    """Where the reward of a box is, which tells figures of the same kind apart."""
+    return f"reward {row['distance']:g} steps away, width {row['width']:g}"
 
 
 # --- Where policies walk ---
@@ -131,7 +140,8 @@ def _training(rows: pd.DataFrame, published: dict[str, list[dict[str, Any]]]) ->
     right.set_ylabel("Q-value at the start\n(dashed: highest, dotted: true)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     figure.suptitle(
-        f"box, true dynamics, rollouts of {first['horizon']:.0f} steps: mean over {seeds_of(rows)}, 95% t-interval",
+        f"box, {_reward(first)}, true dynamics, rollouts of {first['horizon']:.0f} steps: mean over {seeds_of(rows)}, "
+        "95% t-interval",
         fontsize=10,
     )
     return figure
@@ -169,7 +179,9 @@ def _by_reach(rows: pd.DataFrame, shells: pd.DataFrame) -> Figure | None:
     band(axes, shells[shells["algo"] == shells["algo"].iloc[0]], "reach", "true_value", GREY, "true", ":")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     figure.suptitle(
-        f"final critics by reach, {seeds_of(rows)}; shaded: the edge; the dynamics penalty is 0 everywhere", fontsize=10
+        f"final critics by reach, {_reward(rows.iloc[0])}, {seeds_of(rows)}; shaded: the edge; "
+        "the dynamics penalty is 0 everywhere",
+        fontsize=10,
     )
     return figure
 
@@ -252,20 +264,26 @@ def _maps(rows: pd.DataFrame, plain: pd.DataFrame) -> Figure | None:
     if by_place["distance"].nunique() < 2 or critics["diversity"].nunique() < 2:
         return None
     methods = [method for method in MAPPED if by_place.loc[by_place["algo"] == method, "distance"].nunique() > 1]
-    figure = Figure(figsize=(3.6 * len(methods) + 3.7, 3.9), layout="constrained")
-    *panels, last = figure.subplots(1, len(methods) + 1)
-    for axes, method in zip(panels, methods, strict=True):
-        image = _map(axes, by_place[by_place["algo"] == method], "horizon", "distance")
+    rooms = math.ceil((len(methods) + 1) / ACROSS)
+    figure = Figure(figsize=(9.8, 3.6 * rooms + 0.4), layout="constrained")
+    *places, last = panels(figure, len(methods) + 1, ACROSS)
+    counts = pd.concat([by_place, critics]).groupby(["algo", *PLACED])["seed"].nunique()
+    usually = int(counts.mode().iloc[0])
+    for axes, method in zip(places, methods, strict=True):
+        image = _map(axes, by_place[by_place["algo"] == method], "horizon", "distance", usually)
         axes.set_title(NAMES[method])
         axes.set_xlabel("steps k of a rollout")
         axes.set_ylabel("distance of the reward")
-    image = _map(last, critics, "diversity", "critics")
+    image = _map(last, critics, "diversity", "critics", usually)
     last.set_title(f"k = {own['horizon']:.0f}, distance {own['distance']:g}")
     last.set_xlabel("diversity eta")
     last.set_ylabel("critics N")
-    figure.colorbar(image, ax=[*panels, last], label="% of the best return")
-    shown = pd.concat([by_place, critics])
-    figure.suptitle(f"mean over {seeds_of(shown)}; in brackets: Q-value at the start, % of 1 / (1 - gamma)", fontsize=9)
+    figure.colorbar(image, ax=[*places, last], label="% of the best return")
+    figure.suptitle(
+        f"mean over {usually} seeds, or over n where a cell says so; hatched: not run; "
+        "in brackets: Q-value at the start, % of 1 / (1 - gamma)",
+        fontsize=9,
+    )
     return figure
 
 
@@ -281,15 +299,19 @@ def _first(plain: pd.DataFrame, column: str) -> pd.Series:
     return plain.groupby("algo")[column].first()
 
 
-def _map(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> Any:
-    """Scores as colours, with the Q-value's share of the highest value as a number below."""
-    rows = rows.assign(promise=100 * rows["q_last"] / rows["highest_value"])
-    score, promise = (rows.pivot_table(index=y, columns=x, values=column) for column in ("score_last", "promise"))
+def _map(axes: Axes, rows: pd.DataFrame, x: str, y: str, usually: int) -> Any:
+    """Scores as colours, with the Q-value's share of the highest value below, and the number of seeds if unusual."""
+    cells = rows.assign(promise=100 * rows["q_last"] / rows["highest_value"]).groupby([y, x])
+    found = cells.agg(score=("score_last", "mean"), promise=("promise", "mean"), seeds=("seed", "nunique"))
+    score = found["score"].unstack()
     image = axes.imshow(score.to_numpy(float), origin="lower", cmap="viridis", vmin=0, vmax=100, aspect="auto")
-    for (i, j), value in np.ndenumerate(score.to_numpy(float)):
-        if np.isfinite(value):
-            text = f"{value:.0f}\n({float(promise.to_numpy(float)[i, j]):.0f})"
-            axes.text(j, i, text, ha="center", va="center", fontsize=6.5, color="white" if value < 60 else "black")
+    axes.patch.set(facecolor="#eeeeee", edgecolor="#bbbbbb", hatch="///", linewidth=0)  # shows where no colour is
+    for (i, up), (j, across) in itertools.product(enumerate(score.index), enumerate(score.columns)):
+        if (up, across) not in found.index:
+            continue
+        value, promise, seeds = found.loc[(up, across)]
+        text = f"{value:.0f}\n({promise:.0f})" + ("" if seeds == usually else f"\nn = {seeds:.0f}")
+        axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if value < 60 else "black")
     axes.set_xticks(range(score.shape[1]), [f"{value:g}" for value in score.columns.to_numpy(float)])
     axes.set_yticks(range(score.shape[0]), [f"{value:g}" for value in score.index.to_numpy(float)])
     return image

@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from experiments import curves, lipschitz_seconds
 from experiments.lipschitz_arms import EVERY_MECHANISM, EXPERIMENT, LAYER_NORM, MODEL_FREE, MODELS, Arm, text
 from experiments.lipschitz_saved import per_step
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.report import mean_interval
-from paper_figs.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
+from paper_figs.style import AMBER, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, plain
 
 COLOURS = {"none": GREY, "spectral": BLUE, "adversarial": ORANGE, "random": GREEN, LAYER_NORM: SKY}
+SLOPE = ("slope_mean", "mean slope of the value")
+FAR = 4.0  # times the middle half's width: what lies so far below it is not shown
 FEW = 4  # arms of whose curves each seed is shown
 MARKERS = {
     "probabilistic-ensemble": "s",
@@ -84,12 +84,16 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
     figure = Figure(figsize=(2.2 + 2.2 * len(models), 3.4), layout="constrained")
     panels = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     free = rows[rows["algo"].isin(MODEL_FREE)]
-    each = len(rows.groupby(["algo", "mechanism"])) <= FEW
+    counts = rows.groupby(["algo", "mechanism"])["seed"].nunique()
+    each, alike = len(counts) <= FEW, counts.nunique() == 1
     for axes, model in zip(panels, models, strict=True):
         for mechanism, mine in rows[rows["algo"] == model].groupby("mechanism", sort=False):
-            _curve(axes, mine, known, _colour(model, str(mechanism)), "-", str(mechanism), each)
+            label = "MBPO" + ("" if mechanism == "none" else f", {mechanism}")
+            label += "" if alike else f" ({mine['seed'].nunique()} seeds)"
+            _curve(axes, mine, known, _colour(model, str(mechanism)), "-", label, each)
         for (name, how), mine in free.groupby(["algo", "mechanism"]):
             label = NAMES[str(name)] + ("" if how == "none" else f", {how}")
+            label += "" if alike else f" ({mine['seed'].nunique()} seeds)"
             _curve(axes, mine, known, _colour(str(name), str(how)), STYLES[str(name)], label, each)
         axes.set_title(NAMES[model])
         axes.set_xlabel("environment steps")
@@ -97,8 +101,21 @@ def _returns(rows: pd.DataFrame, known: dict) -> Figure:
     panels[0].set_ylabel("return")
     lines = [line for axes in panels for line in axes.lines]
     shown = {label: line for line in lines if not (label := str(line.get_label())).startswith("_")}
-    figure.legend(shown.values(), shown, loc="outside lower center", ncols=3, frameon=False, fontsize=7)
+    across = 3 if len(models) > 1 else 1  # entries; a single panel is narrow
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=across, frameon=False, fontsize=7)
+    thin = "; thin: each seed" if each else ""
+    figure.suptitle(
+        f"{rows['dataset'].iloc[0]}: mean over {_seeds(rows)}, 95% t-interval{thin}",
+        fontsize=9 if len(models) > 1 else 8,
+    )
     return figure
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    """How many seeds stand behind each arm."""
+    counts = rows.groupby(["algo", "mechanism"])["seed"].nunique()
+    few, many = int(counts.min()), int(counts.max())
+    return f"{many} seeds" if few == many else f"{few} to {many} seeds"
 
 
 def _curve(axes: Axes, rows: pd.DataFrame, known: dict, colour: str, style: str, label: str, each: bool) -> None:
@@ -139,7 +156,7 @@ def _pareto(rows: pd.DataFrame, known: dict) -> Figure:
                 if str(name) in MODEL_FREE or str(name).startswith(kind):
                     _spent(axes, mine, known, cost, Arm(str(name), str(mechanism)))
             axes.set(xscale="log", xlabel=label, title=f"{kind} models")
-            _plain(axes.xaxis, (1.0, 3.0))
+            plain(axes.xaxis, (1.0, 3.0))
         across[0].set_ylabel("return")
     hues = [Line2D([], [], color=COLOURS[name], label=name) for name in _shown(rows)]
     lines = [
@@ -168,41 +185,64 @@ def _spent(axes: Axes, rows: pd.DataFrame, known: dict, cost: Callable[[pd.Serie
 
 # --- Arms at the end of training ---
 def _arms(rows: pd.DataFrame) -> Figure:
-    figure = Figure(figsize=(11.0, 3.6), layout="constrained")
-    error, time, model = figure.subplots(1, 3)
+    figure = Figure(figsize=(9.5, 7.6), layout="constrained")
+    (norm, slope), (time, model) = figure.subplots(2, 2)
     with_model = rows[rows["algo"].isin(list(MODELS))]
-    _points(error, with_model, "lipschitz_upper", "value_error")
-    error.set(xscale="log", yscale="log", xlabel="product of the critics' norms", ylabel="value-aware model error")
-    _points(time, rows, "seconds_seed", "return_last")
+    for axes, column, words in ((norm, "lipschitz_upper", "product of the critics' norms"), (slope, *SLOPE)):
+        axes.set(xscale="log", yscale="log", xlabel=words, ylabel="value-aware model error")
+        _points(axes, with_model, column, "value_error")
     time.set(xscale="log", xlabel="seconds of training per seed", ylabel="last return")
+    _points(time, rows, "seconds_seed", "return_last")
+    _cut(time, rows, "seconds_seed", "return_last")
     ticks = list(MODELS)
-    _points(model, with_model, lambda mine: ticks.index(mine["algo"].iloc[0]) + _shift(mine), "model_error")
     model.set(yscale="log", ylabel="model error |s' - s^|")
-    model.set_xticks(range(len(ticks)), [NAMES[name].replace(", ", "\n") for name in ticks], fontsize=7)
-    for axis in (error.xaxis, error.yaxis, time.xaxis, model.yaxis):
-        _plain(axis, (1.0, 2.0, 5.0))
+    _points(model, with_model, lambda mine: ticks.index(mine["algo"].iloc[0]) + _shift(mine), "model_error")
+    model.set_xticks(range(len(ticks)), [NAMES[name].replace(", ", "\n") for name in ticks], fontsize=8)
+    for axis in (norm.xaxis, norm.yaxis, slope.xaxis, slope.yaxis, time.xaxis, model.yaxis):
+        plain(axis, (1.0, 2.0, 5.0))
     marks = [Line2D([], [], color="k", marker=MARKERS[n], linestyle="", label=NAMES[n]) for n in MARKERS]
     hues = [Line2D([], [], color=COLOURS[n], marker="o", linestyle="", label=n) for n in _shown(rows)]
-    figure.legend(handles=[*marks, *hues], loc="outside lower center", ncols=5, frameon=False, fontsize=7)
+    figure.legend(handles=[*marks, *hues], loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    figure.suptitle(
+        f"{rows['dataset'].iloc[0]}; small: each of {_seeds(rows)}; large: their mean with its 95% t-interval,"
+        " of logarithms where an axis is logarithmic",
+        fontsize=9,
+    )
     return figure
 
 
-def _plain(axis: Axis, parts: tuple[float, ...]) -> None:
-    """Plain numbers at these parts of every decade, none between."""
-    axis.set_major_locator(LogLocator(subs=parts))
-    axis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.set_minor_formatter(NullFormatter())
-
-
 def _shift(mine: pd.DataFrame) -> float:
-    return 0.15 * (list(EVERY_MECHANISM).index(mine["mechanism"].iloc[0]) - 1.5)
+    return 0.18 * (list(EVERY_MECHANISM).index(mine["mechanism"].iloc[0]) - 1.5)
 
 
 def _points(axes: Axes, rows: pd.DataFrame, x: str | Callable[[pd.DataFrame], float], y: str) -> None:
-    """Every seed faintly, and the median of every arm."""
+    """Every seed faintly, and the mean of every arm with its interval, of logarithms where an axis is logarithmic."""
     for (name, mechanism), mine in rows.groupby(["algo", "mechanism"], sort=False):
         across = np.full(len(mine), x(mine)) if callable(x) else mine[x].to_numpy(float)
         up = mine[y].to_numpy(float)
-        colour = _colour(str(name), str(mechanism))
-        axes.scatter(across, up, color=colour, marker=MARKERS[str(name)], s=9, alpha=0.35, linewidths=0.8)
-        axes.scatter(np.median(across), np.median(up), color=colour, marker=MARKERS[str(name)], s=48)
+        colour, marker = _colour(str(name), str(mechanism)), MARKERS[str(name)]
+        axes.scatter(across, up, color=colour, marker=marker, s=9, alpha=0.35, linewidths=0.8)
+        place, (mean, low, high) = _mean(across, axes.get_xscale())[0], _mean(up, axes.get_yscale())
+        axes.plot([place, place], [low, high], color=colour, linewidth=1.0, alpha=0.6)
+        axes.scatter(place, mean, color=colour, marker=marker, s=44, zorder=3)
+
+
+def _mean(values: np.ndarray, scale: str) -> tuple[float, float, float]:
+    """A mean and its interval's ends; on a logarithmic scale, those of the logarithms."""
+    found = mean_interval(np.log(values) if scale == "log" else values)
+    ends = (found.estimate, found.low, found.high)
+    return tuple(np.exp(ends)) if scale == "log" else ends
+
+
+def _cut(axes: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
+    """End the axis above what lies far below the rest, which would squeeze it; arrows at the edge tell of it."""
+    low, high = rows[y].quantile(0.25), rows[y].quantile(0.75)
+    fence, room = low - FAR * (high - low), 0.4 * (high - low)
+    below = rows[rows[y] < fence]
+    axes.set_ylim(max(fence, rows[y].min() - room), rows[y].max() + room)
+    for _, row in below.iterrows():
+        colour = _colour(row["algo"], row["mechanism"])
+        axes.plot(row[x], fence, "v", color=colour, markerfacecolor="white", markersize=5, clip_on=False, zorder=4)
+    if len(below):
+        words = f"arrows: {len(below)} below, {below[y].max():.0f} to {below[y].min():.0f}; intervals run on"
+        axes.text(0.07, 0.02, words, transform=axes.transAxes, fontsize=8)

@@ -67,7 +67,7 @@ def _scores(axes: Axes, rows: pd.DataFrame, algos: list[str]) -> None:
             name = f"{NAMES['hl_gauss']}, begun at 0" if head == ZERO else NAMES[head]
             axes.plot([], [], "D", markersize=4, label=name, **_look(head))
     axes.set_xticks(range(len(algos)), algos)
-    axes.set_ylim(bottom=0)
+    axes.axhline(0.0, color=GREY, linestyle=":", linewidth=0.8)
     axes.set_ylabel("last score (0 random, 100 expert)")
 
 

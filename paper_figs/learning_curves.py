@@ -60,10 +60,10 @@ def _figure(points: pd.DataFrame, behaviour: float, title: str) -> Figure:
     """`points` has a row per line, seed and update."""
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     axes = figure.subplots(1, 2)
-    bands = points["line"].nunique() <= MOST_BANDS
+    bands, last = points["line"].nunique() <= MOST_BANDS, int(points["update"].max())
     for axis, (name, words) in zip(axes, SHOWN.items(), strict=True):
         for place, (line, mine) in enumerate(points.groupby("line")):
-            _curve(axis, mine, name, str(line), look(place), bands)
+            _curve(axis, mine, name, str(line), look(place), bands, last)
         axis.set_xlabel("gradient updates of the agent")
         axis.set_ylabel(words)
     axes[0].axhline(behaviour, color=GREY, linestyle="-.", linewidth=1.2, label="mean return of the data")
@@ -73,8 +73,11 @@ def _figure(points: pd.DataFrame, behaviour: float, title: str) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, points: pd.DataFrame, name: str, line: str, look: tuple[str, Any], band: bool) -> None:
-    """A line where every seed has a finite value: a mean over fewer would jump where a seed is lost."""
+def _curve(
+    axes: Axes, points: pd.DataFrame, name: str, line: str, look: tuple[str, Any], band: bool, last: int
+) -> None:
+    """A line where every seed has a finite value: a mean over fewer would jump where a seed is lost. Lines of runs that
+    end before the figure's last update say so."""
     table = points.pivot_table(index="update", columns="seed", values=name).dropna()
     if table.empty:
         return
@@ -83,6 +86,8 @@ def _curve(axes: Axes, points: pd.DataFrame, name: str, line: str, look: tuple[s
     colour, dashes = look
     marker = "o" if len(table) == 1 else ""  # a single evaluation makes no line
     count = f"{table.shape[1]} seed{'s' if table.shape[1] > 1 else ''}"
+    if (end := int(points["update"].max())) < last:
+        count += f", {end:,} updates"
     axes.plot(table.index, mean, linestyle=dashes, color=colour, marker=marker, label=f"{line} ({count})")
     if band:
         axes.fill_between(table.index, low, high, color=colour, alpha=0.18, linewidth=0)

@@ -6,6 +6,7 @@ A panel per algorithm and kind of model, of those with runs of single models.
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from experiments.lipschitz_claims import KINDS
 from experiments.lipschitz_offline_claims import DATASET, EXPERIMENT, SMALLER, runs
 from jaxrl_suite.report import mean_interval
 from paper_figs.ensemble_vs_lipschitz import COLOURS
-from paper_figs.style import GREY
+from paper_figs.style import GREY, panels
 
+ACROSS = 2  # panels
 ARMS = tuple((name, single) for single in (False, True) for name in MECHANISMS)
 
 
@@ -26,14 +28,17 @@ def draw(results: Path) -> dict[str, Figure]:
     """Figures by path without ending, from `results/offline_mbrl/summary.csv`; none without runs of single models."""
     rows = pd.read_csv(results / EXPERIMENT / "summary.csv", dtype={"settings": str}).fillna({"settings": ""})
     rows = rows[(rows["status"] == "finished") & (rows["preset"] == "quick") & (rows["dataset"] == DATASET)]
-    panels = [one for one in itertools.product(SMALLER, KINDS) if _known(rows, *one)]
-    if not panels:
+    shown = [one for one in itertools.product(SMALLER, KINDS) if _known(rows, *one)]
+    if not shown:
         return {}
-    figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
-    for axes, (algo, kind) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+    rooms = min(len(shown), ACROSS), math.ceil(len(shown) / ACROSS)
+    figure = Figure(figsize=(4.6 * rooms[0], 3.1 * rooms[1] + 0.3), layout="constrained")
+    counts = set()
+    for axes, (algo, kind) in zip(panels(figure, len(shown), ACROSS, sharey=True), shown, strict=True):
         for place, (mechanism, single) in enumerate(ARMS):
             values, colour = _of(rows, algo, mechanism, single, kind), COLOURS[mechanism]
             axes.plot(np.full(len(values), place - 0.1), values, "o", color=colour, alpha=0.45, markersize=4)
+            counts.add(len(values))
             found = mean_interval(values)
             if found.bounded:
                 error = [[found.estimate - found.low], [found.high - found.estimate]]
@@ -43,8 +48,10 @@ def draw(results: Path) -> dict[str, Figure]:
         for half, word in enumerate(("ensemble", "single")):
             axes.text(0.25 + 0.5 * half, 1.0, word, transform=axes.transAxes, ha="center", va="bottom", fontsize=8)
         axes.set_title(algo if kind == "probabilistic" else f"{algo}, {kind} models", pad=16)
-    figure.axes[0].set_ylabel("last score (0 random, 100 expert)")
-    figure.suptitle(f"{DATASET}, quick presets: mean, 95% t-interval and a dot per seed", fontsize=9)
+    figure.supylabel("last score (0 random, 100 expert)", fontsize=9)
+    few, many = min(counts), max(counts)
+    seeds = f"{many} seeds" if few == many else f"{few} to {many} seeds"
+    figure.suptitle(f"{DATASET}, quick presets, {seeds}: mean, 95% t-interval and a dot per seed", fontsize=9)
     return {f"{EXPERIMENT}/lipschitz-arms": figure}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paper_figs.style import BLUE, GREEN, GREY, ORANGE
+from paper_figs.style import BLUE, GREEN, GREY, ORANGE, panels, plain
 
 GROWTH = {
     "buffer": ("rows in the buffer", "seconds per update"),
@@ -20,6 +21,7 @@ GROWTH = {
     "weak": ("devices, batch in proportion", "seconds per update"),
 }
 EXPERIMENT = "throughput"
+ACROSS = 3  # panels
 COLOURS = {"float32": BLUE, "bfloat16": ORANGE}  # by precision
 
 
@@ -73,8 +75,10 @@ def _name(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _growth(rows: pd.DataFrame, groups: list[str]) -> Figure:
-    figure = Figure(figsize=(3.2 * len(groups), 3.2), layout="constrained")
-    for axes, group in zip(np.atleast_1d(figure.subplots(1, len(groups))), groups, strict=True):
+    figure = Figure(
+        figsize=(3.2 * min(len(groups), ACROSS), 2.9 * math.ceil(len(groups) / ACROSS)), layout="constrained"
+    )
+    for axes, group in zip(panels(figure, len(groups), ACROSS), groups, strict=True):
         _cost(axes, group, rows[rows["group"] == group].sort_values("size"))
     return figure
 
@@ -106,3 +110,4 @@ def _cost(axes: Axes, group: str, rows: pd.DataFrame) -> None:
         axes.legend(frameon=False, fontsize=8)
     if flat:
         axes.set_ylim(rows["seconds"].min() / 3, rows["seconds"].max() * 3)
+    plain(axes.yaxis, (1.0, 2.0, 5.0))

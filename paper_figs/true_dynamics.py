@@ -26,6 +26,7 @@ NAMES = {
 }
 ALGORITHMS = {"mbpo": ORANGE, "ravl": BLUE, "mopo": PURPLE, "combo": GREEN}
 PENALISED = ("mbpo", "morel", "mopo", "mobile", "rambo", "combo", "ravl")
+WORLDS = {-1.0: "random", 0.0: "learned", 1.0: "true"}  # by accuracy
 SHOWN = {"return_mean": "return of an episode", "excess": "Q-value estimate less true return\n(from the start)"}
 
 
@@ -159,7 +160,8 @@ def _worlds(rows: pd.DataFrame, usual: pd.DataFrame, title: str) -> Figure | Non
     if between:
         for algo in ("mbpo", "ravl"):
             band(left, usual[usual["algo"] == algo], "accuracy", measure, ALGORITHMS[algo], algo)
-        left.set_xticks([-1, 0, 1], ["-1\nrandom", "0\nlearned", "1\ntrue"])
+        places = sorted(usual["accuracy"].unique())
+        left.set_xticks(places, [f"{place:g}\n{WORLDS.get(place, '')}" for place in places])
         left.set_xlabel("accuracy of the world")
         left.legend(frameon=False)
     left.set_ylabel(words)

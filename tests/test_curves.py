@@ -265,6 +265,19 @@ def test_lines_of_as_many_updates_share_a_figure_and_bc_is_in_each(folder, runs)
     assert labels[1] == {"bc (2 seeds)", "ravl (2 seeds)", "mean return of the data"}
 
 
+def test_a_line_that_ends_before_the_others_says_after_how_many_updates(folder, runs):
+    curves.publish(folder, runs)
+    summary = pd.read_csv(folder / "summary.csv", dtype={"run_id": str})
+    short = summary.loc[summary["algo"] == "bc", "run_id"]
+    points = pd.read_csv(folder / curves.CURVES, dtype={"run_id": str})
+    last = points["update"].max()
+    points[~(points["run_id"].isin(short) & (points["update"] == last))].to_csv(folder / curves.CURVES, index=False)
+    ((_, drawn),) = figure.draw(folder.parent).items()
+    labels = {line.get_label() for line in drawn.axes[0].get_lines()}
+    end = points.loc[points["update"] < last, "update"].max()
+    assert {f"bc (2 seeds, {end} updates)", "ravl (2 seeds)"} < labels
+
+
 def test_without_curves_there_is_nothing_to_draw(folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["paper_figs", "--only=learning_curves", f"--results={folder.parent}"])
     with pytest.raises(SystemExit) as stop:

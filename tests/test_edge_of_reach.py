@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments import (
@@ -42,6 +43,7 @@ from jaxrl_suite.sweep import tasks
 from jaxrl_suite.train import rundir
 from jaxrl_suite.types import Transition
 from paper_figs import edge_of_reach as figures
+from paper_figs import style
 
 GAMMA, K = 0.9, 3
 GRID = box.Grid(jnp.arange(25.0).reshape(5, 5), jnp.float32(8.0))
@@ -529,6 +531,24 @@ def test_two_at_a_time_leave_the_rows_of_one_after_the_other(tmp_path):
             found = pd.read_csv(out / "edge_of_reach" / "summary.csv").sort_values("run_id", ignore_index=True)
             tables.append(found.drop(columns=[name for name in found if "seconds" in name]))
         pd.testing.assert_frame_equal(*tables)
+
+
+def test_a_map_says_how_many_seeds_a_cell_has_where_it_is_unusual_and_leaves_out_what_was_not_run():
+    cells = [("a", 5, 4.0, 0), ("a", 5, 4.0, 1), ("a", 10, 8.0, 0), ("a", 10, 8.0, 1), ("a", 10, 8.0, 2)]
+    made = pd.DataFrame(cells, columns=["algo", "horizon", "distance", "seed"])
+    made = made.assign(score_last=made["seed"] * 10.0, q_last=1.0, highest_value=2.0)
+    axes = Figure().subplots()
+    figures._map(axes, made, "horizon", "distance", 2)
+    assert [text.get_text() for text in axes.texts] == ["5\n(50)", "10\n(50)\nn = 3"]
+    assert axes.patch.get_hatch()
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, 1), (3, 1), (5, 2)])
+def test_panels_stand_in_rows_and_spare_ones_are_taken_away(count, rows):
+    figure = Figure()
+    made = style.panels(figure, count, 3)
+    assert figure.axes == made and len(made) == count
+    assert {axes.get_subplotspec().get_gridspec().nrows for axes in made} == {rows}
 
 
 @pytest.mark.slow

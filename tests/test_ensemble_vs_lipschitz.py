@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from experiments import (
     claims,
@@ -365,6 +366,7 @@ def test_figures_are_drawn_per_task_from_the_files_alone(tmp_path):
     assert set(drawn) == {f"{EXPERIMENT}/pendulum-{name}" for name in ("returns", "arms", "pareto")}
     lines = drawn[f"{EXPERIMENT}/pendulum-returns"].axes[0].lines
     assert len(lines) == len(MECHANISMS) + 2
+    assert {line.get_label() for line in lines} > {"MBPO", "MBPO, spectral", "SAC"}
     np.testing.assert_allclose(lines[0].get_xdata(), [550, 1000])
     operations, _, seconds, _ = drawn[f"{EXPERIMENT}/pendulum-pareto"].axes
     # A column of each kind: 4 ensembles, 4 single models and both SACs, each with its curve, interval and last point.
@@ -372,6 +374,20 @@ def test_figures_are_drawn_per_task_from_the_files_alone(tmp_path):
     cost = lipschitz_saved.per_step(registry.spec("pendulum"), QUICK["pendulum"][ARMS[0]])
     np.testing.assert_allclose(operations.lines[0].get_xdata(), [450e-12 * cost, 900e-12 * cost])
     np.testing.assert_allclose(seconds.lines[0].get_xdata(), [0.25, 0.5])
+
+
+def test_large_marks_are_means_and_seeds_far_below_the_rest_are_told_of_at_the_edge():
+    returns = [-100.0, -110.0, -120.0, -130.0, -3000.0]
+    found = pd.DataFrame({"return_last": returns, "value_error": [1.0, 2.0, 4.0, 8.0, 16.0], "seconds_seed": 1.0})
+    found = found.assign(algo="probabilistic-single", mechanism="none")
+    axes = Figure().subplots()
+    axes.set(xscale="log")
+    figures._points(axes, found, "seconds_seed", "return_last")
+    np.testing.assert_allclose(axes.collections[1].get_offsets()[0], [1.0, np.mean(returns)])
+    figures._cut(axes, found, "seconds_seed", "return_last")
+    assert axes.get_ylim()[0] == axes.lines[-1].get_ydata()[0] == -210.0  # four times 20 below the quartile -130
+    assert axes.texts[0].get_text().startswith("arrows: 1 below, -3000")
+    np.testing.assert_allclose(figures._mean(found["value_error"].to_numpy(), "log")[0], 4.0)
 
 
 def test_runs_of_other_steps_have_a_figure_of_their_own(tmp_path):

@@ -1,5 +1,6 @@
 """Claims about heads in the offline algorithms name their runs as a summary does; the faulty head is no option."""
 
+import csv
 import pathlib
 
 import pytest
@@ -20,6 +21,9 @@ from experiments.needs import REPLAYS
 from jaxrl_suite.envs import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.values import heads
+from paper_figs import heads_everywhere
+
+PUBLISHED = pathlib.Path(__file__).resolve().parent.parent / "results"
 
 
 def test_settings_are_what_a_summary_will_say_and_the_algorithm_takes_them():
@@ -174,3 +178,15 @@ def test_gains_are_those_after_half_of_the_updates_over_tasks_and_seeds_that_fin
         -2,
         -9,
     ]
+
+
+def test_the_figure_has_the_order_of_the_table_and_hollow_marks_of_the_best_of_five_step_sizes():
+    (figure,) = heads_everywhere.draw(PUBLISHED).values()
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names[::-1] == ["rebrac", "cql", "iql", "edac", "sac_n", "ravl"]
+    with (PUBLISHED / "offline_mbrl" / "claims.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["id"].startswith(heads_everywhere.TUNED) and row["ci_low"]]
+    known = {row["id"].removeprefix(heads_everywhere.TUNED): float(row["estimate"]) for row in rows}
+    hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
+    drawn = {names[round(line.get_ydata()[0])]: line.get_xdata()[0] for line in hollow}
+    assert drawn == pytest.approx(known, abs=1e-2)  # claims.csv is rounded

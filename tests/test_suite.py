@@ -203,7 +203,10 @@ def test_the_figure_shows_every_algorithm(tmp_path):
     )
     ((name, figure),) = algorithms.draw(tmp_path).items()
     assert name == "offline_mbrl/algorithms-quick-100"
-    assert {label.get_text() for label in figure.axes[0].get_yticklabels()} == set(names)
+    order = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert set(order) == set(names)
+    (word,) = figure.axes[1].texts  # in place of BC's comparison with itself
+    assert word.get_text() == "the reference" and word.get_position()[1] == order.index("bc")
 
 
 def test_an_estimate_without_interval_is_hollow():
