@@ -56,7 +56,7 @@ def closing(runs: Sequence[tasks.Run], console: Console) -> None:
     if rows:
         show = formats.FORMATS["markdown"][1]
         with contextlib.suppress(UserError):  # rows that cannot share a table are still where the next line says
-            console.print(show(comparison.compare(rows, "return_last"), "algo"))
+            console.print(show(comparison.compare(rows, "return_last"), "dataset"))
     console.print(f"rows: {runs[0].out / runs[0].experiment / 'summary.csv'}")
 
 
