@@ -238,9 +238,14 @@ def run_ids(arms: Sequence[Arm], seeds: Sequence[int], rates: dict, chosen: Opti
 
 
 def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> list[dict[str, Any]]:
-    """Make the runs that are missing -> the summary rows of all."""
+    """Make the runs that are missing -> the summary rows of all.
+
+    Raises:
+        UserError: the summary that rows are to be added to is damaged; nothing has been trained then.
+    """
     display, rates, summary = Display(console), heads_studies.rates(), chosen.out / EXPERIMENT / studies.SUMMARY
     every: dict[str, dict[str, Any]] = {}
+    rundir.check_rows(summary)
     for study in wanted:
         seeds = seeds_of(study, chosen)
         made: set[str] = set()

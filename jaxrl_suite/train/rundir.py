@@ -367,6 +367,13 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [{name: _value(name, text) for name, text in row.items()} for row in complete]
 
 
+def check_rows(path: Path, key: str = "run_id") -> None:
+    """Raise the UserError of `upsert_rows` and `read_rows` before there are rows to add; no such file is no error."""
+    if path.exists():
+        _read(path, key)
+        read_rows(path)
+
+
 def _read(path: Path, key: str | None) -> tuple[list[str], list[Row]]:
     """Header and rows as text; nothing for a file that is not there. Each row has its `key`."""
     try:
