@@ -86,7 +86,7 @@ def main() -> int:
         with mpl.rc_context(style.RC):
             drawn = FIGURES[name].draw(chosen.results)
         if not drawn:
-            print(f"{name}: nothing to draw; no published row has what it shows (experiments.reproduce --publish)")
+            print(f"{name}: nothing to draw; no row in {chosen.results / FIGURES[name].EXPERIMENT} has what it shows")
         for stem, figure in drawn.items():
             print(*style.save(figure, chosen.results / stem), sep="\n")
     return 0

@@ -509,6 +509,13 @@ def test_a_damaged_table_is_found_before_anything_is_trained(monkeypatch, capsys
     assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path] and path.read_text() == "garbage\n"
 
 
+def test_host_of_a_pure_environment_is_refused_by_the_option(monkeypatch, capsys, tmp_path):
+    words = ("--preset=smoke", "--env=pendulum", "--host", f"--out={tmp_path / 'runs'}")
+    code, _, error = run(monkeypatch, capsys, ensemble_vs_lipschitz.main, *words)
+    assert code == 2 and error.endswith("Pendulum-v1 is a pure environment, which needs no host; leave out --host\n")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_model_that_is_not_there_is_refused_before_there_is_a_run(monkeypatch, capsys, dataset, tmp_path):
     words = ("--algo=mopo", "--preset=smoke", f"--dataset={dataset}", f"--model={tmp_path / 'no'}")
     code, _, error = run(monkeypatch, capsys, offline_mbrl.main, *words, f"--out={tmp_path / 'runs'}")
