@@ -1,7 +1,9 @@
 """The commands as a user meets them: one table from a small run, and one clear line for every kind of bad input."""
 
 import dataclasses
+import inspect
 import json
+import re
 import shutil
 import sys
 import types
@@ -13,7 +15,16 @@ import pandas as pd
 import pytest
 
 import jaxrl_suite as jrs
-from experiments import collect, edge_of_reach, ensemble_vs_lipschitz, evaluate, offline_mbrl, options, value_heads
+from experiments import (
+    collect,
+    edge_of_reach,
+    ensemble_vs_lipschitz,
+    evaluate,
+    heads_studies,
+    offline_mbrl,
+    options,
+    value_heads,
+)
 from jaxrl_suite import data
 from jaxrl_suite.algorithms import complaints
 from jaxrl_suite.algorithms import registry as algorithms
@@ -21,6 +32,7 @@ from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.train import loop, rundir
 from jaxrl_suite.train.display import Display
+from jaxrl_suite.values import heads
 
 ROWS = 400
 
@@ -521,3 +533,26 @@ def test_a_model_that_is_not_there_is_refused_before_there_is_a_run(monkeypatch,
     code, _, error = run(monkeypatch, capsys, offline_mbrl.main, *words, f"--out={tmp_path / 'runs'}")
     assert code == 2 and f"--model={tmp_path / 'no'} holds no fitted model; give" in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_list_of_algorithms_is_of_those_that_its_commands_take(monkeypatch, capsys):
+    code, output, _ = run(monkeypatch, capsys, offline_mbrl.main, "--algo")
+    listed = re.findall(r"│ (\w+) +│ offline", output)
+    assert code == 0 and sorted(listed) == sorted(
+        each.name for each in algorithms.ALGORITHMS.values() if not each.online
+    )
+    assert "sac " not in output and "no pessimism beyond the least of two critics" in output
+
+
+@pytest.mark.parametrize("main", [offline_mbrl.main, ensemble_vs_lipschitz.main])
+def test_help_lists_every_head(monkeypatch, capsys, main):
+    text = " ".join(run(monkeypatch, capsys, main, "--help")[1].replace("│", " ").split())
+    told = re.search(r"Value head of the critics: ([\w, ]+)\.", text)
+    assert told and sorted(told[1].split(", ")) == sorted(heads.HEADS)
+
+
+def test_value_heads_describes_every_study():
+    described = value_heads.__doc__.split("Studies:")[1].split("Without options")[0]
+    only = inspect.getsource(value_heads.Options).split("Make only these studies")[1].split("by default all")[0]
+    for text in (described, only):
+        assert set(heads_studies.STUDIES) <= set(re.findall(r"\w+", text))
