@@ -19,8 +19,9 @@ from jaxrl_suite.types import Algorithm, Array, Tree
 LONG = 300  # steps whose discounted rewards stand for all that follow: gamma^300 is 0.002 at 0.98
 REACHES = 14  # shells of the plane, each one step wide, whose states the critics are asked about
 STATES = 400  # in a shell
-WALKS = jnp.array(
-    [[0.0, 0.0], [-1.8, 1.8], [1.8, 1.8], [-1.8, -1.8], [1.8, -1.8]]
+# NumPy's, as an import looks for no device.
+WALKS = np.array(
+    [[0.0, 0.0], [-1.8, 1.8], [1.8, 1.8], [-1.8, -1.8], [1.8, -1.8]], np.float32
 )  # starts of the paths that are shown
 
 
@@ -86,10 +87,10 @@ def paths(algorithm: Algorithm, states: Tree) -> np.ndarray:
 
     @jax.jit
     def every(states: Tree) -> Array:
-        return jax.vmap(lambda state: _walk(algorithm, state, WALKS, box.HORIZON)[0])(states)
+        return jax.vmap(lambda state: _walk(algorithm, state, jnp.asarray(WALKS), box.HORIZON)[0])(states)
 
     found = np.asarray(every(states)).swapaxes(1, 2)
-    first = np.broadcast_to(np.asarray(WALKS)[None, :, None], (*found.shape[:2], 1, 2))
+    first = np.broadcast_to(WALKS[None, :, None], (*found.shape[:2], 1, 2))
     return np.concatenate([first, found], axis=2)
 
 

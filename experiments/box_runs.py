@@ -54,6 +54,8 @@ class Choice(studies.Choice, Protocol):
 class Group(studies.Group):
     """Settings that train side by side in one program, all seeds of each."""
 
+    tables = (SHELLS, PATHS)
+
     def __init__(self, arms: Sequence[Arm], seeds: tuple[int, ...], chosen: Choice) -> None:
         self.arms, self.seeds, self.chosen = arms, seeds, chosen
         configs = [arm.config(chosen.preset, chosen.updates) for arm in arms]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrl_suite.errors import UserError
+from jaxrl_suite.train import rundir
 
 WHOLE_NUMBERS = ("seed", "updates", "update")
 
@@ -22,6 +23,15 @@ def require(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str
     missing = [name for name in columns if rows and name not in rows[0]]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)}; write it anew with the version installed here")
+
+
+def table(path: Path, columns: Sequence[str]) -> None:
+    """Refuse a csv file that is damaged, half written, lacks columns, or has no numbers beside its identifiers."""
+    whole(path)
+    rows = rundir.read_rows(path)
+    require(path, rows, columns)
+    for row in rows:
+        numbers(path, row, [name for name in columns if not name.endswith("_id")])
 
 
 def numbers(path: Path, row: Mapping[str, Any], names: Sequence[str]) -> None:

@@ -292,6 +292,7 @@ def run_task(chosen: Options, console: Console) -> int:
     if chosen.publish and _changed(chosen):
         raise UserError(f"--publish is for whole studies; leave out {', '.join(_changed(chosen))}")
     _check(chosen)
+    rundir.check_rows(chosen.out / EXPERIMENT / studies.SUMMARY)
     seeds = chosen.seeds or str(1 if chosen.preset == "smoke" else edge_tasks.SEEDS)
     more: dict[str, Any] = {"checkpoint_seconds": chosen.checkpoint_seconds, "fresh": chosen.fresh}
     more |= {"episodes": chosen.episodes} if chosen.episodes else {}

@@ -105,6 +105,8 @@ class Options(OnlineHeadOptions):
 class Group(studies.Group):
     """An arm with all its seeds."""
 
+    tables = (DIAGNOSTICS,)
+
     def __init__(self, arm: Arm, seeds: tuple[int, ...], chosen: Options, display: Display) -> None:
         self.arm, self.seeds, self.chosen, self.display = arm, seeds, chosen, display
         self.config = arm.config(chosen.env, chosen.preset)

@@ -27,6 +27,7 @@ from jaxrl_suite.envs import scores
 from jaxrl_suite.errors import UserError, exits_cleanly
 from jaxrl_suite.report import plots, stats, tables
 from jaxrl_suite.train import (
+    checkpoint,
     identity,
     interrupts,
     loop,
@@ -165,6 +166,21 @@ def check_resume(shared: options.Shared, run: Described) -> None:
         )
 
 
+def check_files(shared: options.Shared, run: Described) -> None:
+    """Refuse files that would spoil the run once it has begun, or ended, before its directory is made.
+
+    Raises:
+        UserError: the summary that its rows go to is damaged, or --model is no fitted model.
+    """
+    rundir.check_rows(shared.out / EXPERIMENT / "summary.csv")
+    ended = rundir.look(shared.out, EXPERIMENT, run.label, run.group)[1] == "finished" and not shared.fresh
+    if shared.model and not ended and not checkpoint.exists(shared.model):
+        raise UserError(
+            f"--model={shared.model} holds no fitted model; give an entry of the cache, such as "
+            f"{shared.out / 'models'}/<key>, or leave it out to fit one"
+        )
+
+
 def open_run(shared: options.Shared, run: Described) -> rundir.RunDir:
     """The run's directory: held by the process that leads, and found by those that follow it."""
     if processes.leads():
@@ -237,6 +253,7 @@ def train(shared: options.Shared, entry: algorithms.Entry, config: Any, console:
     spec = spec_of(dataset, info)
     described = describe(shared, entry, config, spec, info)
     check_resume(shared, described)
+    check_files(shared, described)
     frozen, seeds, group, devices = described.frozen, described.seeds, described.group, described.devices
     built = session.build(frozen)
     leads = processes.leads()

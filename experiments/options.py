@@ -211,9 +211,10 @@ def asks_for_algorithms(arguments: Sequence[str]) -> bool:
 
 
 def algorithms() -> Table:
-    """The registered algorithms, family by family."""
+    """The registered algorithms that learn from a data set, family by family: no command with --algo takes others."""
     table = Table("algorithm", "family", "idea")
-    for entry in sorted(registry.ALGORITHMS.values(), key=lambda entry: (entry.family, entry.name)):
+    offline = [entry for entry in registry.ALGORITHMS.values() if not entry.online]
+    for entry in sorted(offline, key=lambda entry: (entry.family, entry.name)):
         table.add_row(entry.name, entry.family, entry.idea)
     table.caption = "options of one: --algo=NAME --help"
     return table

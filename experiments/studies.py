@@ -46,6 +46,7 @@ class Group(ABC):
     dataset: str
     frozen: dict[str, Any]
     configs: Sequence[dict[str, Any]]  # of each member
+    tables: Sequence[str] = ()  # files that it adds rows to beside the summary, by key_id
 
     @abstractmethod
     def shown(self) -> dict[str, Any]:
@@ -61,9 +62,15 @@ class Group(ABC):
 
 
 def run_group(group: Group, chosen: Choice, experiment: str, columns: Sequence[str], display: Display) -> int:
-    """Train a group and write its rows to `<out>/<experiment>/summary.csv`, or find it trained -> exit code."""
+    """Train a group and write its rows to `<out>/<experiment>/summary.csv`, or find it trained -> exit code.
+
+    Raises:
+        UserError: a table that rows are to be added to is damaged; nothing has been trained then.
+    """
     built = session.build(group.frozen)
     shown = group.shown()
+    for name, key in ((SUMMARY, "run_id"), *((table, "key_id") for table in group.tables)):
+        rundir.check_rows(chosen.out / experiment / name, key)  # now, rather than after hours of training
     with rundir.open_run(chosen.out, experiment, group.label, shown, group.id, chosen.fresh) as directory:
         if directory.state == "finished":
             display.note(f"{group.label}: has finished before")

@@ -35,7 +35,7 @@ from jaxrl_suite.errors import UserError, exits_cleanly, in_vain
 from jaxrl_suite.report import comparison, formats
 from jaxrl_suite.report.claims import REPORTED
 from jaxrl_suite.sweep import display, executors, schedule, tasks
-from jaxrl_suite.train import interrupts, settings
+from jaxrl_suite.train import files, interrupts, rundir, settings
 from jaxrl_suite.train.display import make_console
 
 OF_SEARCHES = ("trials", "objective", "sampler", "sampler_seed", "pruner")  # options that a grid has no use for
@@ -98,6 +98,8 @@ def main() -> int:
     # Planning asks which devices there are; their memory is for the workers, which share it.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     console = make_console()
+    files.check_folder(chosen.out)  # a dry run says what the run would
+    rundir.check_rows(chosen.out / chosen.experiment / "summary.csv")
     if chosen.search:
         planned = searches.plan(chosen)
         return (searches.show if chosen.dry_run else searches.run)(planned, chosen, console)

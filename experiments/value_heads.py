@@ -4,9 +4,9 @@ Three small problems: regression on targets that move (experiments/heads_shifts.
 of random mazes whose values are known (experiments/heads_maze.py), and DQN in such mazes (experiments/heads_online.py).
 Studies: plasticity, memory (the same of more points, at given step sizes), heads, long (ten times the updates), targets
 (SARSA against Q-learning), one_sided (a public implementation's fault), bins, resolution (more of them, and wider
-Gaussians), support, noise, transitions, scaling, tasks (one network for many variants of the maze), labels (optimal
-values given), conservative (CQL's term), online. Without options all of them are made. What has finished is found
-again, and the same command makes the rest.
+Gaussians), support, noise, transitions, scaling, experts (soft mixtures of them in the network), tasks (one network for
+many variants of the maze), labels (optimal values given), conservative (CQL's term), online. Without options all of
+them are made. What has finished is found again, and the same command makes the rest.
 
 Each head has its own step size, the best of five on tuning seeds at the base setting: --tune shows them all, and with
 --publish writes that table, results/value_heads/tuning.csv, or with --only the part of it that these studies read. Rows
@@ -238,9 +238,14 @@ def run_ids(arms: Sequence[Arm], seeds: Sequence[int], rates: dict, chosen: Opti
 
 
 def run_studies(wanted: Sequence[Study], chosen: Options, console: Console) -> list[dict[str, Any]]:
-    """Make the runs that are missing -> the summary rows of all."""
+    """Make the runs that are missing -> the summary rows of all.
+
+    Raises:
+        UserError: the summary that rows are to be added to is damaged; nothing has been trained then.
+    """
     display, rates, summary = Display(console), heads_studies.rates(), chosen.out / EXPERIMENT / studies.SUMMARY
     every: dict[str, dict[str, Any]] = {}
+    rundir.check_rows(summary)
     for study in wanted:
         seeds = seeds_of(study, chosen)
         made: set[str] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -29,19 +30,44 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> UserE
     return UserError(f"unknown {kind} {name!r}; {offer}{' ' + hint if hint else ''}")
 
 
+def complaint(error: BaseException) -> str:
+    """The line for an error that users can mend: bad input, or devices that are not there; empty for any other one."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    # What JAX raises where it finds no device says little (AssertionError, and without words): ask it once more.
+    return _no_device() if isinstance(error, RuntimeError | AssertionError) else ""
+
+
+def _no_device() -> str:
+    """That JAX finds no device, and what to do; empty where it finds some."""
+    import jax  # not above: this file is for parts, too, that compute nothing
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        return (
+            f"JAX finds no device with JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}; expected cpu, cuda or tpu: "
+            "unset it to compute on what is there, or install the extra gpu or tpu (pip install -e '.[gpu]') on a "
+            "machine that has one"
+        )
+    return ""
+
+
 def exits_cleanly(main: Callable[..., int | None]) -> Callable[..., None]:
-    """Decorate a command's `main`: a UserError becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    """Decorate a command's `main`: what has a `complaint` becomes that line on stderr and exit code 2, Ctrl-C 130."""
 
     @functools.wraps(main)
     def run(*args: object, **kwargs: object) -> None:
         try:
             code = main(*args, **kwargs)
-        except UserError as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            code = 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             code = 130
+        except Exception as error:
+            if not (line := complaint(error)):
+                raise
+            print(f"error: {line}", file=sys.stderr)
+            code = 2
         sys.exit(code or 0)
 
     return run

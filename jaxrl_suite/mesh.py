@@ -104,9 +104,10 @@ def parse(text: str, seeds: int, local: bool = False) -> Devices:
         if match is None or match[1] in sizes:
             raise UserError(f"--mesh={text} is not a mesh; expected {SEED}:N,{DATA}:M with whole numbers")
         sizes[match[1]] = int(match[2])
+    devices = make(sizes.get(SEED, 1), sizes.get(DATA, 1), local)  # first: more seeds would not bring devices that lack
     if seeds % sizes.get(SEED, 1):
         raise UserError(f"--mesh={text}: {SEED}:{sizes[SEED]} does not divide the {seeds} seeds; choose a divisor")
-    return make(sizes.get(SEED, 1), sizes.get(DATA, 1), local)
+    return devices
 
 
 def on(devices: Devices | None, function: F) -> F:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from experiments import options
+from experiments import box_runs, checks, curves, options, studies
 from jaxrl_suite.errors import UserError, exits_cleanly, unknown
 from paper_figs import (
     algorithms,
@@ -41,6 +41,8 @@ FIGURES = {
     "true_dynamics": true_dynamics,
     "ensemble_vs_lipschitz": ensemble_vs_lipschitz,
 }
+# What figures read beside curves, with the columns that hold identifiers and numbers alone.
+TABLES = {studies.SUMMARY: (), box_runs.SHELLS: box_runs.SHELL_COLUMNS, box_runs.PATHS: box_runs.PATH_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,18 @@ class Options:
     """Folder of published results; figures are written beside the rows they show."""
 
 
+def check(folder: Path) -> None:
+    """Refuse damaged files of an experiment, which pandas would read on from, before anything is drawn.
+
+    Raises:
+        UserError: a summary, curves or a table are damaged, half written or of another version.
+    """
+    curves.read(folder / curves.CURVES)
+    for name, columns in TABLES.items():
+        if (folder / name).exists():
+            checks.table(folder / name, columns)
+
+
 @exits_cleanly
 def main() -> int:
     """Draw the figures that are asked for."""
@@ -66,11 +80,13 @@ def main() -> int:
     if not published:
         missing = chosen.results / (FIGURES[chosen.only].EXPERIMENT if chosen.only else "*")
         raise UserError(f"{missing} has no rows; run its experiment with --publish")
+    for experiment in dict.fromkeys(FIGURES[name].EXPERIMENT for name in published):
+        check(chosen.results / experiment)
     for name in published:
         with mpl.rc_context(style.RC):
             drawn = FIGURES[name].draw(chosen.results)
         if not drawn:
-            print(f"{name}: nothing to draw; no published row has what it shows (experiments.reproduce --publish)")
+            print(f"{name}: nothing to draw; no row in {chosen.results / FIGURES[name].EXPERIMENT} has what it shows")
         for stem, figure in drawn.items():
             print(*style.save(figure, chosen.results / stem), sep="\n")
     return 0

@@ -282,7 +282,8 @@ def test_without_curves_there_is_nothing_to_draw(folder, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["paper_figs", "--only=learning_curves", f"--results={folder.parent}"])
     with pytest.raises(SystemExit) as stop:
         draw_all()
-    assert stop.value.code == 0 and "learning_curves: nothing to draw" in capsys.readouterr().out
+    line = f"learning_curves: nothing to draw; no row in {folder} has what it shows\n"
+    assert stop.value.code == 0 and capsys.readouterr().out == line
     assert [path.name for path in folder.iterdir()] == ["summary.csv"]
 
 

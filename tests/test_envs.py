@@ -384,8 +384,10 @@ def test_pure_environments_are_what_their_specs_say():
 
 @pytest.mark.parametrize("call", [envs.spec, envs.make, envs.is_pure])
 def test_an_unknown_name_is_an_error_that_helps(call):
-    with pytest.raises(UserError, match=r"unknown environment 'hoper'; did you mean Hopper-v4\?"):
+    with pytest.raises(UserError, match=r"unknown environment 'hoper'; did you mean hopper\?"):
         call("hoper")
+    with pytest.raises(UserError, match="known: ant, box, cartpole_swingup, halfcheetah, hopper, pendulum, probe-"):
+        call("foo")
     # Another version of a task is another task.
     with pytest.raises(UserError, match="Hopper-v4"):
         call("Hopper-v2")

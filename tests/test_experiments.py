@@ -1,7 +1,9 @@
 """The commands as a user meets them: one table from a small run, and one clear line for every kind of bad input."""
 
 import dataclasses
+import inspect
 import json
+import re
 import shutil
 import sys
 import types
@@ -13,14 +15,24 @@ import pandas as pd
 import pytest
 
 import jaxrl_suite as jrs
-from experiments import collect, evaluate, offline_mbrl, options
+from experiments import (
+    collect,
+    edge_of_reach,
+    ensemble_vs_lipschitz,
+    evaluate,
+    heads_studies,
+    offline_mbrl,
+    options,
+    value_heads,
+)
 from jaxrl_suite import data
 from jaxrl_suite.algorithms import complaints
 from jaxrl_suite.algorithms import registry as algorithms
 from jaxrl_suite.envs import registry as envs
 from jaxrl_suite.errors import UserError, exits_cleanly
-from jaxrl_suite.train import rundir
+from jaxrl_suite.train import loop, rundir
 from jaxrl_suite.train.display import Display
+from jaxrl_suite.values import heads
 
 ROWS = 400
 
@@ -480,3 +492,67 @@ def test_ctrl_c_where_nothing_is_to_be_saved_is_one_line(capsys):
     with pytest.raises(SystemExit) as stop:
         exits_cleanly(main)()
     assert (stop.value.code, capsys.readouterr().err) == (130, "interrupted\n")
+
+
+def never(*_):
+    raise AssertionError("trains")
+
+
+@pytest.mark.parametrize(
+    ("main", "table", "words"),
+    [
+        (offline_mbrl.main, "offline_mbrl/summary.csv", BC),
+        (value_heads.main, "value_heads/summary.csv", ("--preset=smoke", "--only=targets")),
+        (ensemble_vs_lipschitz.main, "ensemble_vs_lipschitz/summary.csv", ("--preset=smoke", "--models=sac")),
+        (ensemble_vs_lipschitz.main, "ensemble_vs_lipschitz/diagnostics.csv", ("--preset=smoke", "--models=sac")),
+        (edge_of_reach.main, "edge_of_reach/summary.csv", ("--preset=smoke",)),
+        (edge_of_reach.main, "edge_of_reach/shells.csv", ("--preset=smoke",)),
+        (edge_of_reach.main, "edge_of_reach/summary.csv", ("--preset=smoke", "--world=hopper")),
+    ],
+)
+def test_a_damaged_table_is_found_before_anything_is_trained(monkeypatch, capsys, tmp_path, main, table, words):
+    monkeypatch.setattr(loop, "run", never)
+    monkeypatch.setattr(value_heads, "train", never)
+    path = tmp_path / table
+    path.parent.mkdir()
+    path.write_text("garbage\n")
+    code, _, error = run(monkeypatch, capsys, main, *words, f"--out={tmp_path}")
+    assert (code, error.count("\n")) == (2, 1) and f"{path} is not a summary that can be read" in error
+    assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path] and path.read_text() == "garbage\n"
+
+
+def test_host_of_a_pure_environment_is_refused_by_the_option(monkeypatch, capsys, tmp_path):
+    words = ("--preset=smoke", "--env=pendulum", "--host", f"--out={tmp_path / 'runs'}")
+    code, _, error = run(monkeypatch, capsys, ensemble_vs_lipschitz.main, *words)
+    assert code == 2 and error.endswith("Pendulum-v1 is a pure environment, which needs no host; leave out --host\n")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_model_that_is_not_there_is_refused_before_there_is_a_run(monkeypatch, capsys, dataset, tmp_path):
+    words = ("--algo=mopo", "--preset=smoke", f"--dataset={dataset}", f"--model={tmp_path / 'no'}")
+    code, _, error = run(monkeypatch, capsys, offline_mbrl.main, *words, f"--out={tmp_path / 'runs'}")
+    assert code == 2 and f"--model={tmp_path / 'no'} holds no fitted model; give" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_list_of_algorithms_is_of_those_that_its_commands_take(monkeypatch, capsys):
+    code, output, _ = run(monkeypatch, capsys, offline_mbrl.main, "--algo")
+    listed = re.findall(r"│ (\w+) +│ offline", output)
+    assert code == 0 and sorted(listed) == sorted(
+        each.name for each in algorithms.ALGORITHMS.values() if not each.online
+    )
+    assert "sac " not in output and "no pessimism beyond the least of two critics" in output
+
+
+@pytest.mark.parametrize("main", [offline_mbrl.main, ensemble_vs_lipschitz.main])
+def test_help_lists_every_head(monkeypatch, capsys, main):
+    text = " ".join(run(monkeypatch, capsys, main, "--help")[1].replace("│", " ").split())
+    told = re.search(r"Value head of the critics: ([\w, ]+)\.", text)
+    assert told and sorted(told[1].split(", ")) == sorted(heads.HEADS)
+
+
+def test_value_heads_describes_every_study():
+    described = value_heads.__doc__.split("Studies:")[1].split("Without options")[0]
+    only = inspect.getsource(value_heads.Options).split("Make only these studies")[1].split("by default all")[0]
+    for text in (described, only):
+        assert set(heads_studies.STUDIES) <= set(re.findall(r"\w+", text))

@@ -87,7 +87,7 @@ def test_a_run_moves_from_eight_devices_to_one_and_back(tmp_path):
     ("words", "line"),
     [
         (["--mesh=data:2"], "asks for 2 devices, there are 1 (cpu); ask for fewer"),
-        (["--mesh=seed:2", "--seeds=3"], "does not divide the 3 seeds"),
+        (["--mesh=seed:64", "--seeds=3"], "asks for 64 devices, there are 1 (cpu); ask for fewer"),
         (["--mesh=eight"], "is not a mesh"),
         (["--sampling=near"], "sampling"),
         (["--resume=nowhere"], "nowhere is not a run to resume"),

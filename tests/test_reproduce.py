@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats as scipy_stats
 
-from experiments import at_once, claims, curves, options, publishing, reproduce, studies
+from experiments import at_once, box_runs, claims, curves, options, publishing, reproduce, studies
 from jaxrl_suite.algorithms import registry
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import Interval, mean_interval
@@ -373,6 +373,40 @@ def test_the_same_rows_give_the_same_bytes_in_two_processes(tmp_path):
         drawn.append({p.name: p.read_bytes() for p in path.parent.glob("made-up.*")})
     assert sorted(drawn[0]) == ["made-up.pdf", "made-up.png"]
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "expected"),
+    [
+        ("summary.csv", lambda text: text + "junk,1\n", r"summary\.csv is not .*: row 6 has 2 cells"),
+        ("summary.csv", lambda text: text.replace("900.0", "many"), r"summary\.csv, row 4: return_last is 'many'"),
+        ("curves.csv", lambda text: text[:-4], r"curves\.csv is half written"),
+        ("shells.csv", lambda text: text[:-4], r"shells\.csv is half written"),
+        ("shells.csv", lambda text: text.replace("0.25", "wide"), r"shells\.csv: reach is 'wide', expected a number"),
+        ("paths.csv", lambda text: text[: text.rindex(",")] + "\n", r"paths\.csv is not .*: row 2 has 6 cells"),
+    ],
+)
+def test_figures_refuse_damaged_files(monkeypatch, capsys, tmp_path, name, damage, expected):
+    folder = tmp_path / "offline_mbrl"
+    published = [*rows([500.0, 600.0], "bc"), *rows([900.0, 1200.0], "ravl")]
+    rundir.upsert_rows(folder / "summary.csv", published, list(published[0]))
+    columns = {"curves.csv": curves.COLUMNS, "shells.csv": box_runs.SHELL_COLUMNS, "paths.csv": box_runs.PATH_COLUMNS}
+    for each, names in columns.items():
+        cells = {**dict.fromkeys(names, 0.25), "seed": 1, "update": 1, "schema_version": 1}
+        rundir.upsert_rows(folder / each, [{name: cells[name] for name in names}], names, names[0])
+    monkeypatch.setattr(sys, "argv", ["paper_figs", "--only=offline_mbrl", f"--results={tmp_path}"])
+    with pytest.raises(SystemExit) as stop:
+        draw_all()
+    assert stop.value.code == 0
+    capsys.readouterr()
+    for old in folder.glob("*.p*"):
+        old.unlink()
+    (folder / name).write_text(damage((folder / name).read_text()))
+    with pytest.raises(SystemExit) as stop:
+        draw_all()
+    assert stop.value.code == 2
+    assert re.search(expected, capsys.readouterr().err)
+    assert not list(folder.glob("*.p*"))
 
 
 @pytest.mark.parametrize(

@@ -319,6 +319,17 @@ def test_a_damaged_summary_is_refused_and_untouched(tmp_path, damage):
     assert snapshot(tmp_path) == {path: DAMAGED[damage]}
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [("seed", "x", "whole number"), ("seed", "1.5", "whole number"), ("q_last", "?", "number")],
+)
+def test_a_text_where_numbers_belong_is_refused_with_its_file_and_row(tmp_path, name, text, kind):
+    path = tmp_path / "summary.csv"
+    path.write_text(f"run_id,{name}\na,1\nb,\nc,{text}\n")
+    with pytest.raises(UserError, match=rf"summary\.csv, row 4: {name} is '{re.escape(text)}', expected a {kind};"):
+        read_rows(path)
+
+
 def test_a_newer_schema_is_refused_and_untouched(tmp_path):
     path = tmp_path / "summary.csv"
     path.write_text(f"run_id,schema_version\na,{rundir.SCHEMA_VERSION + 1}\n")

@@ -342,6 +342,20 @@ def test_only_model_based_runs_are_asked_what_a_diagnosis_asks(dataset, tmp_path
     assert ["--diagnose" in tasks.words(run.task) for run in runs] == [True, False, True]
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_an_out_that_cannot_be_used_is_refused_also_by_a_dry_run(dry, dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
+    words = ("--algo=bc", f"--dataset={dataset}", *SMOKE, *dry)
+    (tmp_path / "file").write_text("text")
+    code, _, error = run(monkeypatch, capsys, sweep.main, *words, f"--out={tmp_path / 'file' / 'runs'}")
+    assert code == 2 and f"cannot use the folder {tmp_path / 'file' / 'runs'}: Not a directory" in error
+    table = tmp_path / "offline_mbrl" / "summary.csv"
+    table.parent.mkdir()
+    table.write_text("garbage\n")
+    code, _, error = run(monkeypatch, capsys, sweep.main, *words, f"--out={tmp_path}")
+    assert code == 2 and f"{table} is not a summary that can be read" in error
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "file", table.parent, table]
+
+
 def test_a_real_sweep_its_plan_and_its_rows(dataset, tmp_path, monkeypatch, capsys):  # noqa: F811
     words = ("--algo=bc", f"--dataset={dataset}", "--grid", "updates=20,40", *SMOKE, f"--out={tmp_path}", "--workers=2")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

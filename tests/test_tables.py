@@ -199,7 +199,7 @@ def test_half_written_and_damaged_summaries_are_refused(refused, folder):
         header + "\n": "no rows",
         whole[:-20]: "cells, the header",
         whole.replace(",return_last", "", 1): "cells, the header",
-        whole.replace("101.0", "lots"): "'lots', not a number",
+        whole.replace("101.0", "lots"): "'lots', expected a number",
         whole + whole.splitlines(True)[1]: "several rows for seed 0",
     }.items():
         rewrite(folder, lambda _, text=text: text)

@@ -13,7 +13,8 @@ class HeadOptions:
     """How the critics' outputs stand for a value."""
 
     head: str = "mse"
-    """Value head of the critics: mse, hl_gauss, two_hot, c51, quantile, mse_softmax, two_hot_symexp, symlog."""
+    """Value head of the critics: mse, hl_gauss, two_hot, c51, quantile, mse_softmax, two_hot_symexp, symlog,
+    symlog_mse, symlog_hl_gauss."""
     bins: int = field(default=101, metadata={"later": True})
     """Bins (or quantiles) of a head with a distribution."""
     sigma_ratio: float = field(default=0.75, metadata={"later": True})
@@ -33,7 +34,8 @@ class OnlineHeadOptions(HeadOptions):
     """The same without data, where runs had been published before there were heads."""
 
     head: str = field(default="mse", metadata={"later": True})
-    """Value head of the critics: mse, hl_gauss, two_hot, c51, quantile, mse_softmax, two_hot_symexp, symlog."""
+    """Value head of the critics: mse, hl_gauss, two_hot, c51, quantile, mse_softmax, two_hot_symexp, symlog,
+    symlog_mse, symlog_hl_gauss."""
     support: str = field(default="auto", metadata={"later": True})
     """Values that a head's bins cover: LO,HI, which a head with a support needs, for there are no data to tell."""
 

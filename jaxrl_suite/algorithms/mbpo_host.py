@@ -34,7 +34,7 @@ def make(spec: Spec, config: Config) -> Algorithm:
     """
     check(config)
     if registry.is_pure(spec.name):
-        raise UserError(f"{spec.name} is a pure environment, which needs no host; use mbpo_online (leave --host out)")
+        raise UserError(f"{spec.name} is a pure environment, which needs no host; leave out --host")
     ac = actor_critic.make(spec, config.actor_critic())
     tick, envs = mbpo_online.parts(spec, config, ac), config.envs
     explored, trained = config.explore // envs, (config.steps - config.explore) // envs

@@ -57,7 +57,7 @@ ALGORITHMS = {
         Entry("cql", cql.PRESETS, cql.make, MODEL_FREE, "low values of untaken actions"),
         Entry("sac_n", sac_n.PRESETS, sac_n.make, MODEL_FREE, "the least of N critics"),
         Entry("edac", edac.PRESETS, edac.make, MODEL_FREE, "the least of N diverse critics"),
-        Entry("mbpo", mbpo.PRESETS, mbpo.make, MODEL_BASED, "no pessimism: what the others change"),
+        Entry("mbpo", mbpo.PRESETS, mbpo.make, MODEL_BASED, "no pessimism beyond the least of two critics"),
         Entry("mopo", mopo.PRESETS, mopo.make, MODEL_BASED, "penalty: the model's noise, off the reward"),
         Entry("morel", morel.PRESETS, morel.make, MODEL_BASED, "episodes halt where members disagree"),
         Entry("combo", combo.PRESETS, combo.make, MODEL_BASED, "low values of imagined states and untaken actions"),

@@ -17,13 +17,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl_suite.envs import termination
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.types import Array, Env, Key, Spec, Timestep
 
 ACTIONS, HORIZON = 5, 100
-MOVES = jnp.array([[0, 0], [-1, 0], [0, -1], [1, 0], [0, 1]])
+MOVES = np.array([[0, 0], [-1, 0], [0, -1], [1, 0], [0, 1]])  # NumPy's, as an import looks for no device
 SWEEPS = 128  # of value iteration; 0.9 ** 128 is 1e-6
 
 

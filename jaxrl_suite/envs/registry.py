@@ -48,7 +48,8 @@ def spec(name: str) -> Spec:
     """
     canonical = _CANONICAL.get(name.lower())
     if canonical is None:
-        raise unknown("environment", name, _SPECS)
+        known = _SPECS if re.search(r"-v\d+$", name) else map(_short, _SPECS)  # in the style of who asks
+        raise unknown("environment", name, dict.fromkeys(known))
     return _SPECS[canonical]
 
 

@@ -117,7 +117,7 @@ def _cell(members: Sequence[Mapping[str, Any]], found: Mapping[int, float], winn
 
 def _values(members: Sequence[Mapping[str, Any]], metric: str) -> dict[int, float]:
     """Seed -> value, of the seeds that finished and have one."""
-    numbers = {_whole(row["seed"]): _number(row, metric) for row in members if row["status"] == "finished"}
+    numbers = {_whole(row): _number(row, metric) for row in members if row["status"] == "finished"}
     return {seed: number for seed, number in sorted(numbers.items()) if math.isfinite(number)}
 
 
@@ -131,16 +131,20 @@ def _number(row: Mapping[str, Any], metric: str) -> float:
         ) from None
 
 
-def _whole(seed: Any) -> int:
+def _whole(row: Mapping[str, Any]) -> int:
+    seed = row["seed"]
     if isinstance(seed, bool) or not str(seed).strip().isdecimal():
-        raise UserError(f"a seed is {seed!r}, not a whole number; repair the summary")
+        raise UserError(
+            f"a seed is {seed!r}, not a whole number, in a row of {row['algo']} on {row['dataset']} (run_id "
+            f"{row.get('run_id', '?')}); repair the summary, or run the experiment again"
+        )
     return int(seed)
 
 
 def _check_one_run_per_seed(task: Task, algo: str, members: Sequence[Mapping[str, Any]]) -> None:
     """A mean over seeds of different settings, or over the same seed twice, would be of nothing in particular."""
     where = f"{algo} on {task.dataset}, preset {task.preset},"
-    seeds = [_whole(row["seed"]) for row in members]
+    seeds = [_whole(row) for row in members]
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if twice:
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,18 @@ def guarded(folder: Path) -> Iterator[None]:
 def unwritable(folder: Path, reason: str) -> UserError:
     """The error for a folder that cannot be used."""
     return UserError(f"cannot use the folder {folder}: {reason}; free it, or choose another folder with --out")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written to, or not be made, and leave nothing behind.
+
+    Raises:
+        UserError: what the operating system says.
+    """
+    with guarded(folder):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryDirectory(dir=there):
+            pass
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxrl_suite.errors import UserError
+from jaxrl_suite.errors import UserError, complaint
 
 VARIABLE = "JAXRL_SUITE_WORKER"  # set by the supervisor for its worker: the address of JAX's coordinator, count, index
 CONNECT_SECONDS = 60
@@ -77,10 +77,10 @@ def joined() -> Iterator[None]:
             f"{place.host}:{place.port}", place.size, place.rank, initialization_timeout=CONNECT_SECONDS
         )
         yield
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        os._exit(2)
-    except BaseException:
+    except BaseException as error:
+        if line := complaint(error):
+            print(f"error: {line}", file=sys.stderr, flush=True)
+            os._exit(2)
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

@@ -25,6 +25,8 @@ SCHEMA_VERSION = 2  # the newest `schema_version` of a summary that this code un
 SCHEMAS = (1, 2)  # those that it reads; rows of 1 do not say their settings: published ones are of presets as they are
 INTEGER = re.compile(r"[+-]?\d+")
 IN_USE = "is in use by process"  # in the message that refuses a folder which another process holds
+NUMBERS = dict.fromkeys(("seed", "updates", "update"), "whole number")  # columns that hold nothing else, of any csv
+NUMBERS |= dict.fromkeys(("return_last", "return_best", "score_last", "score_best", "q_last", "mc_last"), "number")
 FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan|", re.IGNORECASE)
 
 
@@ -359,8 +361,17 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise UserError(f"there is no summary {path}; run the experiment first, or give its folder with --out")
     _, rows = _read(path, None)
+    for number, row in enumerate(rows, start=2):
+        _check_numbers(path, number, row)
     complete = [row | {"settings": row.get("settings", "")} for row in rows]
     return [{name: _value(name, text) for name, text in row.items()} for row in complete]
+
+
+def check_rows(path: Path, key: str = "run_id") -> None:
+    """Raise the UserError of `upsert_rows` and `read_rows` before there are rows to add; no such file is no error."""
+    if path.exists():
+        _read(path, key)
+        read_rows(path)
 
 
 def _read(path: Path, key: str | None) -> tuple[list[str], list[Row]]:
@@ -399,6 +410,17 @@ def _check_schema(path: Path, rows: Sequence[Row]) -> None:
             raise UserError(
                 f"{path} has rows of schema {version}, this version knows {SCHEMA_VERSION}; "
                 "update jaxrl_suite, or choose another folder with --out"
+            )
+
+
+def _check_numbers(path: Path, number: int, row: Row) -> None:
+    """Refuse a text where every reader expects a number; an empty cell is one, nan."""
+    for name, kind in NUMBERS.items():
+        text = row.get(name, "")
+        if text and not (INTEGER if kind == "whole number" else FLOAT).fullmatch(text):
+            raise UserError(
+                f"{path}, row {number}: {name} is {text!r}, expected a {kind}; repair the row, or take it out and run "
+                "its experiment again"
             )
 
 
