@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import claims, findings, publishing
+from experiments import claims, findings, heads_offline_claims, publishing
 from jaxrl_suite.errors import UserError
 from jaxrl_suite.report import stats
 
@@ -123,6 +123,17 @@ def test_claims_that_commands_name_exist(name):
     text = " ".join(TEXTS[name].split())
     named = re.findall(r"experiments\.reproduce --only=([\w,.-]+)", text)
     assert {one for names in named for one in names.split(",")} <= {claim.id for claim in claims.CLAIMS}
+
+
+def test_step_sizes_are_shown_as_they_were_tried():
+    text, rates = TEXTS["results/offline_mbrl/README.md"], heads_offline_claims.RATES
+    scores = pd.read_csv(heads_offline_claims.TUNING).groupby(["algo", "head", "critic_lr"])["score_last"].mean()
+    for (algo, head), tried in scores.groupby(level=["algo", "head"]):
+        best = heads_offline_claims.rates()[algo, head]
+        shown = (f"{tried[algo, head, rate]:.1f}" for rate in rates)
+        cells = [f"**{cell}**" if rate == best else cell for cell, rate in zip(shown, rates, strict=True)]
+        first = f"{findings.NAMES[algo]} | squared error" if head == "mse" else " | HL-Gauss"
+        assert f"| {first} | {' | '.join(cells)} |" in text
 
 
 def test_modules_that_commands_name_exist():
