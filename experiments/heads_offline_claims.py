@@ -126,27 +126,32 @@ def _swapped(dataset: str) -> tuple[Claim, ...]:
     )
 
 
+def _over_all(algo: str, name: str, words: str, family: str, source: str, chosen: Mapping[str, float]) -> Claim:
+    """HL-Gauss in place of squared error in an algorithm, on average over all data sets, at the step sizes `chosen` by
+    head (without one, the preset's)."""
+    gauss, mse = (
+        tuple(runs(algo, head, dataset=dataset, rate=chosen.get(head, 0.0)) for dataset in REPLAYS)
+        for head in ("hl_gauss", "mse")
+    )
+    return Claim(
+        id=f"offline-{name}hl-gauss-beats-mse-{algo}-everywhere",
+        statement=f"on {len(REPLAYS)} data sets ({', '.join(REPLAYS)}), {algo} scores above itself with squared error "
+        f"on average when its critics have HL-Gauss heads{words}",
+        source=source,
+        experiment=EXPERIMENT,
+        family=f"{family} on {len(REPLAYS)} data sets",
+        needs=(*gauss, *mse),
+        statistic="mean paired difference over seeds of the last normalised score's mean over data sets, hl_gauss "
+        "minus mse, 95% t-interval",
+        evidence=above_mean("score_last", [gauss], [mse]),
+        seeds=SEEDS,
+        preset="quick" if chosen else "",
+    )
+
+
 def _together() -> tuple[Claim, ...]:
     """The same over all data sets."""
-    arms = {
-        algo: [tuple(runs(algo, head, dataset=d) for d in REPLAYS) for head in ("hl_gauss", "mse")] for algo in SMALLER
-    }
-    return tuple(
-        Claim(
-            id=f"offline-hl-gauss-beats-mse-{algo}-everywhere",
-            statement=f"on {len(REPLAYS)} data sets ({', '.join(REPLAYS)}), {algo} scores above itself with squared "
-            "error on average when its critics have HL-Gauss heads",
-            source=_source(algo),
-            experiment=EXPERIMENT,
-            family=f"value heads offline on {len(REPLAYS)} data sets",
-            needs=(*gauss, *mse),
-            statistic="mean paired difference over seeds of the last normalised score's mean over data sets, hl_gauss "
-            "minus mse, 95% t-interval",
-            evidence=above_mean("score_last", [gauss], [mse]),
-            seeds=SEEDS,
-        )
-        for algo, (gauss, mse) in arms.items()
-    )
+    return tuple(_over_all(algo, "", "", "value heads offline", _source(algo), {}) for algo in SMALLER)
 
 
 def _tuned() -> tuple[Claim, ...]:
@@ -188,30 +193,13 @@ def _chosen(name: str, among: Sequence[float], families: Mapping[str, str], note
 
 def _transferred(algo: str) -> tuple[Claim, ...]:
     """Both heads with the step sizes that were chosen on the first data set, on all of them."""
-    found = rates()
-    if not {(algo, "hl_gauss"), (algo, "mse")} <= set(found):
+    chosen = {head: rate for (name, head), rate in rates().items() if name == algo}
+    if not {"hl_gauss", "mse"} <= set(chosen):
         return ()
-    gauss, mse = (
-        tuple(runs(algo, head, dataset=dataset, rate=found[algo, head]) for dataset in REPLAYS)
-        for head in ("hl_gauss", "mse")
-    )
-    return (
-        Claim(
-            id=f"offline-widely-tuned-hl-gauss-beats-mse-{algo}-everywhere",
-            statement=f"on {len(REPLAYS)} data sets ({', '.join(REPLAYS)}), {algo} scores above itself with squared "
-            f"error on average when its critics have HL-Gauss heads, and each head has the best of {len(RATES)} step "
-            f"sizes on {DATASET}",
-            source=f"{_source(algo)}; written when the rows of {DATASET} were known",
-            experiment=EXPERIMENT,
-            family=f"value heads offline, step sizes of {DATASET}, on {len(REPLAYS)} data sets",
-            needs=(*gauss, *mse),
-            statistic="mean paired difference over seeds of the last normalised score's mean over data sets, hl_gauss "
-            "minus mse, 95% t-interval",
-            evidence=above_mean("score_last", [gauss], [mse]),
-            seeds=SEEDS,
-            preset="quick",
-        ),
-    )
+    words = f", and each head has the best of {len(RATES)} step sizes on {DATASET}"
+    family = f"value heads offline, step sizes of {DATASET},"
+    source = f"{_source(algo)}; written when the rows of {DATASET} were known"
+    return (_over_all(algo, "widely-tuned-", words, family, source, chosen),)
 
 
 def late_gain(needs: Sequence[Needed]) -> Callable[[Rows], Evidence]:
