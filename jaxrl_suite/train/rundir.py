@@ -414,10 +414,10 @@ def _check_schema(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _check_numbers(path: Path, number: int, row: Row) -> None:
-    """Refuse a text where every reader expects a number; an empty cell is one, nan."""
+    """Refuse a text where every reader expects a number; an empty cell is one, and is nan when it is written again."""
     for name, kind in NUMBERS.items():
         text = row.get(name, "")
-        if text and not (INTEGER if kind == "whole number" else FLOAT).fullmatch(text):
+        if text not in ("", "nan") and not (INTEGER if kind == "whole number" else FLOAT).fullmatch(text):
             raise UserError(
                 f"{path}, row {number}: {name} is {text!r}, expected a {kind}; repair the row, or take it out and run "
                 "its experiment again"
