@@ -297,5 +297,5 @@ def test_on_the_host_a_chunk_is_a_fit_and_as_many_steps_as_a_period():
 def test_on_the_host_sac_has_nothing_to_fit_and_pure_environments_are_refused():
     config = dataclasses.replace(CONFIG, real_ratio=1.0)
     assert mbpo_host.make(registry.spec("hopper"), config).phases[1].before is None
-    with pytest.raises(UserError, match="leave --host out"):
+    with pytest.raises(UserError, match="leave out --host"):
         mbpo_host.make(SPEC, CONFIG)
