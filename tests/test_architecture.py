@@ -26,7 +26,8 @@ DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 EXECUTING = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 SHIPPED = [path for folder in (PACKAGE, "experiments", "paper_figs") for path in sorted((ROOT / folder).rglob("*.py"))]
 SOURCES = [*SHIPPED, *sorted((ROOT / "tests").rglob("*.py"))]
-TEXTS = [*SOURCES, *sorted(ROOT.glob("*.md")), ROOT / "pyproject.toml", *sorted((ROOT / ".ci").iterdir())]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("results/*/README.md")]
+TEXTS = [*SOURCES, *sorted(DOCUMENTS), ROOT / "pyproject.toml", *sorted((ROOT / ".ci").iterdir())]
 
 
 # --- readers of source text ---
