@@ -6,7 +6,7 @@ Such a file holds the grid NAME between `<!-- table:NAME -->` and `<!-- /table -
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,11 +87,11 @@ def _lipschitz() -> Grid:
     return Grid("", tuple(f"{NAMES[algo]}, {kind}" for algo, kind in arms), rows)
 
 
-GRIDS: dict[str, Callable[[], Grid]] = {
-    "value-heads": _heads,
-    "value-heads-rivals": _rivals,
-    "layer-norm": lambda: _per_algorithm("layer-norm-helps", ("sac_n", "edac", "mopo", "ravl"), {}),
-    "lipschitz-arms": _lipschitz,
+GRIDS = {
+    "value-heads": _heads(),
+    "value-heads-rivals": _rivals(),
+    "layer-norm": _per_algorithm("layer-norm-helps", ("sac_n", "edac", "mopo", "ravl"), {}),
+    "lipschitz-arms": _lipschitz(),
 }
 
 
@@ -139,5 +139,5 @@ def renewed(text: str, claims: Path, preset: str) -> str:
     for name in re.findall(r"<!-- table:(\S+) -->", text):
         if name not in GRIDS:
             raise unknown("table", name, GRIDS)
-        text = replaced(text, name, markdown(GRIDS[name](), found))
+        text = replaced(text, name, markdown(GRIDS[name], found))
     return text

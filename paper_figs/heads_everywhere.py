@@ -28,7 +28,7 @@ def draw(results: Path) -> dict[str, Figure]:
     asked = [claim for claim in CLAIMS if claim.id.startswith((PREFIX, TUNED))]
     found = {finding.claim.id: finding for finding in judge(asked, rows) if finding.interval.bounded}
     shown = {name: finding for name, finding in found.items() if not _on_first(finding)}
-    labels = list(GRIDS["value-heads"]().rows)  # the table beside the figure has the same order
+    labels = list(GRIDS["value-heads"].rows)  # the table beside the figure has the same order
     known = [algo for algo in SMALLER if any(name.startswith(PREFIX + algo) for name in shown)]
     algos = sorted(known, key=lambda algo: labels.index(NAMES[algo]))
     if not algos:
